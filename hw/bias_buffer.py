@@ -1,0 +1,78 @@
+"""Bias buffer: the folded biases of two rows of tiles, one in use and one on its way in."""
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.payloads import DIM_BITS, bias_layout
+from sliceforge.hw.tile_controller import LoopCounter
+
+__all__ = ["BiasBuffer"]
+
+
+class BiasBuffer(wiring.Component):
+    """Holds ``bias_folded`` (arithmetic.md section 5) of the rows of an output tile.
+
+    It is read again for each column of tiles.
+
+    Parameters
+    ----------
+    tile_m : rows of a tile.
+
+    Members
+    -------
+    m : in; rows of the layer, constant during a layer.
+    biases : stream in; a word for each row of the layer, in order, once.
+    row, bias : in, out; the read port. Data stands one cycle after the row.
+    available : out; the biases of the present row of tiles are here.
+    slot_freed : in; the present row of tiles is done.
+
+    Latency: 1 cycle from row to bias. Flow control: valid/ready on ``biases``.
+    """
+
+    def __init__(self, *, tile_m):
+        self.parameters = {"tile_m": tile_m}
+        self._tile_m = tile_m
+        super().__init__(
+            {
+                "m": In(DIM_BITS),
+                "biases": In(stream.Signature(bias_layout())),
+                "row": In(range(tile_m)),
+                "bias": Out(32),
+                "available": Out(1),
+                "slot_freed": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        half_rows = 1 << len(self.row)
+        m.submodules.ram = ram = Memory(shape=32, depth=2 * half_rows, init=[])
+        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=self._tile_m)
+        write, read = ram.write_port(), ram.read_port()
+        tiles = Signal(range(3))  # halves that are full
+        write_half, read_half = Signal(), Signal()
+        row = Signal.like(self.row)
+        taken, tile_ends = Signal(), Signal()
+        m.d.comb += [
+            self.biases.ready.eq(tiles != 2),
+            taken.eq(self.biases.valid & self.biases.ready),
+            tile_ends.eq(taken & (row + 1 == rows.length)),
+            rows.total.eq(self.m),
+            rows.next.eq(tile_ends),
+            write.en.eq(taken),
+            write.addr.eq(Cat(row, write_half)),
+            write.data.eq(self.biases.p.bias),
+            read.addr.eq(Cat(self.row, read_half)),
+            self.bias.eq(read.data),
+            self.available.eq(tiles != 0),
+        ]
+        m.d.sync += tiles.eq(tiles + tile_ends - self.slot_freed)
+        with m.If(taken):
+            m.d.sync += row.eq(row + 1)
+        with m.If(tile_ends):
+            m.d.sync += [row.eq(0), write_half.eq(~write_half)]
+        with m.If(self.slot_freed):
+            m.d.sync += read_half.eq(~read_half)
+        return m

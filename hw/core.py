@@ -1,0 +1,156 @@
+"""Core: takes a layer descriptor, runs the array on the load streams, and says what became of the layer."""
+
+from amaranth import ClockDomain, ClockSignal, Module, Mux, ResetSignal, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.array import Array
+from sliceforge.hw.hierarchy import place
+from sliceforge.hw.operator import Operator
+from sliceforge.hw.payloads import (
+    ErrorCode,
+    beat_layout,
+    bias_layout,
+    layer_layout,
+    result_layout,
+    status_layout,
+)
+
+__all__ = ["Core"]
+
+
+class Core(wiring.Component):
+    """The accelerator without its bus: streams in, streams out, one layer at a time.
+
+    ``Y = W @ (x_hat - zp) + bias`` for any M, N >= 1 and 1 <= K <= max_k, exact (arithmetic.md sections 1
+    to 6; Panacea, HPCA 2025). A layer is: its descriptor, then tile images on the load streams in the
+    order of `TileController` and a folded bias for each row, then results; its status closes it.
+
+    Parameters
+    ----------
+    As `Array`'s; ``max_k`` bounds K.
+
+    Members
+    -------
+    layers : stream in; a descriptor. Taken when the layer before is closed.
+    weights, activations : stream in; beats of tile images.
+    biases : stream in; folded biases, one for each row of the layer.
+    results : stream out; the results, tile by tile, row by row; ``last`` on the layer's last beat.
+    status : stream out; error code and counters. Offered when the last result was taken or the layer
+        was stopped by an error.
+
+    After an error nothing more comes out on ``results``, and the load streams are drained (taken and
+    dropped) until the status is taken: the host takes it when it has stopped sending the layer.
+
+    Flow control: valid/ready on all streams. Reset in the middle of a layer forgets the layer.
+    Tested range: see docs/verification.md.
+    """
+
+    def __init__(self, *, max_k, **array):
+        self._max_k = max_k
+        self._array = {"max_k": max_k, **array}
+        self.parameters = self._array
+        beats = stream.Signature(beat_layout(array["weight_layout"].granule_bits, array["load_ways"]))
+        sums = array["vector"] * array["result_lanes"]
+        super().__init__(
+            {
+                "layers": In(stream.Signature(layer_layout(array["weight_slices"]))),
+                "weights": In(beats),
+                "activations": In(beats),
+                "biases": In(stream.Signature(bias_layout())),
+                "results": Out(stream.Signature(result_layout(sums))),
+                "status": Out(stream.Signature(status_layout())),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        layer = Signal.like(self.layers.payload)
+        illegal = Signal(ErrorCode)
+        self._check(m, layer, illegal)
+
+        # The array is held in reset whenever it does not run: every layer starts from the same state.
+        m.domains.run = run_domain = ClockDomain(local=True)
+        array = Array(**self._array)
+        m.submodules.array = place(platform, array, "array", domain="run")
+        m.d.comb += [ClockSignal("run").eq(ClockSignal()), array.layer.eq(layer)]
+
+        held = Signal(init=1)  # a register, so that the reset is free of glitches
+        m.d.comb += run_domain.rst.eq(held | ResetSignal())
+
+        status = self.status.p
+        running, drain = Signal(), Signal()
+        for outer, inner in (
+            (self.weights, array.weights),
+            (self.activations, array.activations),
+            (self.biases, array.biases),
+        ):
+            m.d.comb += [
+                inner.payload.eq(outer.payload),
+                inner.valid.eq(outer.valid & running),
+                outer.ready.eq(Mux(running, inner.ready, drain)),
+            ]
+        m.d.comb += [
+            self.results.payload.eq(array.results.payload),
+            self.results.valid.eq(array.results.valid & running),
+            array.results.ready.eq(self.results.ready & running),
+            array.run.eq(running),
+        ]
+        with m.FSM(name="state"):
+            with m.State("IDLE"):
+                m.d.comb += self.layers.ready.eq(1)
+                m.d.sync += status.eq(0)
+                with m.If(self.layers.valid):
+                    m.d.sync += layer.eq(self.layers.payload)
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [status.error.eq(illegal), held.eq(illegal != ErrorCode.NONE)]
+                m.next = "RUN"
+                with m.If(illegal != ErrorCode.NONE):
+                    m.next = "STATUS"
+            with m.State("RUN"):
+                # A result that is on offer stays on offer; an error closes the layer behind it.
+                m.d.comb += running.eq(~held)
+                with m.If(self.results.valid & self.results.ready & self.results.p.last):
+                    m.d.sync += held.eq(1)
+                    m.next = "STATUS"
+                with m.Elif((array.error != ErrorCode.NONE) & (~self.results.valid | self.results.ready)):
+                    m.d.sync += [held.eq(1), status.error.eq(array.error)]
+                    m.next = "STATUS"
+            with m.State("STATUS"):
+                m.d.comb += [self.status.valid.eq(1), drain.eq(status.error != ErrorCode.NONE)]
+                with m.If(self.status.ready):
+                    m.next = "IDLE"
+
+        self._count(m, status, array, running)
+        return m
+
+    def _check(self, m, layer, illegal):
+        checks = [
+            ((layer.m == 0) | (layer.n == 0) | (layer.k == 0) | (layer.k > self._max_k), "ILLEGAL_SHAPE"),
+            (
+                (layer.weight_slices == 0) | (layer.weight_slices > self._array["weight_slices"]),
+                "ILLEGAL_WEIGHT_SLICES",
+            ),
+            ((layer.lo_bits < 4) | (layer.lo_bits > 6), "ILLEGAL_LO_BITS"),
+            ((layer.frequent << layer.lo_bits) > 255, "ILLEGAL_FREQUENT"),
+        ]
+        for refused, code in reversed(checks):
+            with m.If(refused):
+                m.d.comb += illegal.eq(ErrorCode[code])
+
+    def _count(self, m, status, array, running):
+        """Counters of the layer that runs; they stand still while the status is on offer."""
+        # Products are counted two cycles after they are issued: registers in the PEA and in the array.
+        clock = Signal.like(status.cycles)  # since the first product, that one included
+        with m.If(running):
+            m.d.sync += [
+                status.total_cycles.eq(status.total_cycles + 1),
+                status.products.eq(status.products + array.products),
+            ]
+            with m.If((array.products != 0) | (clock != 0)):
+                m.d.sync += clock.eq(clock + 1)
+            with m.If(array.products != 0):
+                m.d.sync += status.cycles.eq(clock + 1 + Operator.LATENCY)
+        with m.Else():
+            m.d.sync += clock.eq(0)

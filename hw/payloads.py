@@ -1,0 +1,138 @@
+"""What travels between the blocks: payloads of the streams, and the error codes."""
+
+from amaranth import Mux
+from amaranth.lib import data, enum
+
+__all__ = [
+    "COUNTER_BITS", "DIM_BITS", "ErrorCode", "beat_layout", "bias_layout", "index", "layer_layout",
+    "lo_granules", "output_tile_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
+    "tile_layout",
+]  # fmt: skip
+
+
+def index(count):
+    """Shape of an index below ``count``: at least one bit, as Verilog has no signal of none."""
+    return range(max(2, count))
+
+
+DIM_BITS = 24
+"""Width of M, N and K in a layer descriptor."""
+COUNTER_BITS = 40
+"""Width of the counters in a layer's status: at least an hour at 300 MHz."""
+
+
+class ErrorCode(enum.Enum, shape=5):
+    """Why a layer stopped. One code a layer: the first that was seen."""
+
+    NONE = 0
+    ILLEGAL_SHAPE = 1
+    """M, N or K is 0, or K exceeds max_k."""
+    ILLEGAL_WEIGHT_SLICES = 2
+    """No weight slice, or more than the machine has."""
+    ILLEGAL_LO_BITS = 3
+    """lo_bits is not 4, 5 or 6."""
+    ILLEGAL_FREQUENT = 4
+    """The frequent slice r does not fit 8 - lo_bits bits."""
+    WEIGHT_COUNT = 8
+    """The header of a weight tile counts more entries than the tile has positions."""
+    WEIGHT_LENGTH = 9
+    """A weight tile image is longer or shorter than its header says."""
+    WEIGHT_POSITION = 10
+    """A weight stream's entry lies past its tile."""
+    WEIGHT_RESIDENCY = 11
+    """The weights are to stay in WMEM over all output columns, and do not fit."""
+    ACTIVATION_COUNT = 16
+    ACTIVATION_LENGTH = 17
+    ACTIVATION_POSITION = 18
+    ACTIVATION_RESIDENCY = 19
+    """As for weights; the activations are to stay in AMEM over all output rows."""
+
+
+def layer_layout(weight_slices):
+    """Layer descriptor: ``Y = W @ (x_hat - zp) + bias``, with zp folded into the bias by the host."""
+    return data.StructLayout(
+        {
+            "m": DIM_BITS,
+            "n": DIM_BITS,
+            "k": DIM_BITS,
+            "weight_slices": range(weight_slices + 2),  # one code more than legal, so that it can be refused
+            "lo_bits": 3,
+            "frequent": 4,
+            "weights_resident": 1,
+            "activations_resident": 1,
+        }
+    )
+
+
+def status_layout():
+    """What became of a layer: its error code and its counters."""
+    return data.StructLayout(
+        {
+            "error": ErrorCode,
+            "cycles": COUNTER_BITS,  # first outer product issued .. last accumulation
+            "total_cycles": COUNTER_BITS,  # descriptor accepted .. last result accepted
+            "products": COUNTER_BITS,  # outer products issued by all operators
+        }
+    )
+
+
+def lo_granules(length, dense, most):
+    """Granules of ``length`` positions with ``dense`` slices each, ``ceil(length * dense / 4)``, as a value.
+
+    ``most`` is the largest ``dense`` of the machine, 1 or 2.
+    """
+    return ((length if most == 1 else Mux(dense == 2, length << 1, length)) + 3) >> 2
+
+
+def beat_layout(granule_bits, ways):
+    """A beat of a load stream: ``ways`` granules side by side; ``last`` ends the tile image."""
+    return data.StructLayout({"granules": data.ArrayLayout(granule_bits, ways), "last": 1})
+
+
+def bias_layout():
+    """A folded bias: one 32-bit signed word a row."""
+    return data.StructLayout({"bias": 32})
+
+
+def record_layout(vector, dense):
+    """All slices of one operand at one k: ``dense`` LO vectors and, where it is ``kept``, the HO vector.
+
+    ``last`` marks the last k of an output tile.
+    """
+    return data.StructLayout(
+        {"lo": data.ArrayLayout(4 * vector, dense), "hi": 4 * vector, "kept": 1, "last": 1}
+    )
+
+
+def tile_layout(tile_k, address_bits):
+    """A k-tile that a feeder is to read: where its slot starts and how many positions it has.
+
+    ``release``: nobody needs the slot after this. ``last``: the tile ends an output tile.
+    """
+    return data.StructLayout({"base": address_bits, "length": range(tile_k + 1), "release": 1, "last": 1})
+
+
+def sum_layout(vector, accumulator_bits, kept_bits):
+    """One row of an operator's accumulators and the sum of the weights that met kept HO activations."""
+    return data.StructLayout(
+        {"accumulators": data.ArrayLayout(accumulator_bits, vector), "kept_weights": kept_bits}
+    )
+
+
+def output_tile_layout(tile_m, tile_n):
+    """An output tile to send: how many of its rows and columns count, and where it stands in the layer."""
+    return data.StructLayout(
+        {
+            "rows": range(tile_m + 1),
+            "columns": range(tile_n + 1),
+            "last_column": 1,  # the last tile of this row of tiles: its biases are used up
+            "last": 1,  # the last tile of the layer
+        }
+    )
+
+
+def result_layout(sums):
+    """``sums`` 32-bit results of one row, neighbouring columns; the first ``count`` of them count."""
+    return data.StructLayout(
+        {"sums": data.ArrayLayout(32, sums), "count": range(sums + 1), "last_of_row": 1, "last": 1}
+    )

@@ -1,0 +1,41 @@
+"""A FIFO between two streams: `amaranth.lib.fifo.SyncFIFO` with ports that keep the payload's shape."""
+
+from amaranth import Module, Shape
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["StreamFIFO"]
+
+
+class StreamFIFO(wiring.Component):
+    """First in, first out; `depth` payloads of `shape`.
+
+    Members: ``i`` stream in, ``o`` stream out, ``level`` out: payloads inside.
+    Latency: 1 cycle from ``i`` to ``o``. Ready of ``i`` and valid of ``o`` are independent of each other.
+    """
+
+    def __init__(self, shape, *, depth):
+        self._width = Shape.cast(shape).width
+        self._depth = depth
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fifo = fifo = SyncFIFO(width=self._width, depth=self._depth)
+        m.d.comb += [
+            fifo.w_data.eq(self.i.payload),
+            fifo.w_en.eq(self.i.valid),
+            self.i.ready.eq(fifo.w_rdy),
+            self.o.payload.eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
+            self.level.eq(fifo.level),
+        ]
+        return m

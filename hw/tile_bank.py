@@ -1,0 +1,69 @@
+"""Bank of a tile memory: the RAM of one PEA's weights, or one lane's activations, and its feeder."""
+
+from amaranth import Module, Mux
+from amaranth.lib import stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.feeder import COUNT_BITS, Feeder
+from sliceforge.hw.payloads import record_layout, tile_layout
+
+__all__ = ["TileBank"]
+
+
+class TileBank(wiring.Component):
+    """`slots` tile images in a simple dual-port RAM, written by the loader, read by the bank's feeder.
+
+    Parameters
+    ----------
+    layout : TileLayout of a slot.
+    slots : tiles that the bank holds.
+
+    Members
+    -------
+    write, write_address, write_granule : in; a granule is written in this cycle.
+    write_header, write_count : in; instead of the granule, the tile's entry count is written.
+    dense, tiles, records, slot_freed, malformed : the feeder's.
+
+    Latency, throughput, flow control: the feeder's. Tested range: slots 2..102.
+    """
+
+    def __init__(self, *, layout, slots):
+        self.parameters = {"layout": layout, "slots": slots}
+        self._layout = layout
+        self._depth = slots * layout.slot_granules
+        self._address_bits = address_bits = (self._depth - 1).bit_length()
+        super().__init__(
+            {
+                "write": In(1),
+                "write_address": In(address_bits),
+                "write_granule": In(layout.granule_bits),
+                "write_header": In(1),
+                "write_count": In(COUNT_BITS),
+                "dense": In(range(layout.dense + 1)),
+                "tiles": In(stream.Signature(tile_layout(layout.tile_k, address_bits))),
+                "records": Out(stream.Signature(record_layout(layout.vector, layout.dense))),
+                "slot_freed": Out(1),
+                "malformed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.ram = ram = Memory(shape=self._layout.granule_bits, depth=self._depth, init=[])
+        m.submodules.feeder = feeder = Feeder(layout=self._layout, address_bits=self._address_bits)
+        write, read = ram.write_port(), ram.read_port()
+        m.d.comb += [
+            write.en.eq(self.write),
+            write.addr.eq(self.write_address),
+            write.data.eq(Mux(self.write_header, self.write_count, self.write_granule)),
+            read.en.eq(feeder.read),
+            read.addr.eq(feeder.address),
+            feeder.granule.eq(read.data),
+            feeder.dense.eq(self.dense),
+            self.slot_freed.eq(feeder.slot_freed),
+            self.malformed.eq(feeder.malformed),
+        ]
+        wiring.connect(m, wiring.flipped(self.tiles), feeder.tiles)
+        wiring.connect(m, feeder.records, wiring.flipped(self.records))
+        return m

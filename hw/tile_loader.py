@@ -1,0 +1,185 @@
+"""Tile loader: takes tile images from a load stream and writes them into the banks of a tile memory."""
+
+from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.feeder import COUNT_BITS
+from sliceforge.hw.payloads import beat_layout, index, lo_granules
+
+__all__ = ["TileLoader"]
+
+
+class TileLoader(wiring.Component):
+    """Writes tile images into slots, tile after tile, as long as there is space.
+
+    A beat has `ways` granules side by side; way w serves banks w, w + ways, w + 2 ways and so on. An image is
+    1. header: 8-bit counts of HO entries, a way's banks in order from the lowest byte up;
+    2. LO: for each bank of a way in turn, ``ceil(length * dense / 4)`` granules;
+    3. HO: for each bank of a way in turn, ``ceil(count / entries_per_granule)`` granules. Ways are
+       packed independently; the longest decides how many beats the section has.
+
+    Parameters
+    ----------
+    layout : TileLayout of a slot.
+    banks, ways, slots : banks of the memory; granules in a beat; slots of a bank.
+    k_bits : width of K.
+
+    Members
+    -------
+    k, dense : in; K and LO slices a position of this layer, constant during a layer.
+    compressed : in; the layer has HO slices. Without them every count must be 0.
+    beats : stream in; ``last`` must be set on the last beat of an image and on no other.
+    space : in; a slot is free for the next image. Looked at before each image.
+    loaded : out; high for a cycle when an image is complete.
+    write_address_{w}, write_granule_{w} : out; address and granule of way w.
+    write : out; a bit a bank: it is written in this cycle.
+    write_header, write_counts : out; each bank is to write its own count instead.
+    bad_count, bad_length : out; high, until reset, after a malformed image. Loading has stopped.
+
+    Latency: 0 (writes in the cycle in which a beat is taken). Throughput: a beat a cycle.
+    Flow control: valid/ready on ``beats``; ``ready`` does not depend on valid.
+    Tested range: banks 1..16, ways 1..4; K from 1 to several tiles.
+    """
+
+    def __init__(self, *, layout, banks, ways, slots, k_bits):
+        self.parameters = {
+            "layout": layout, "banks": banks, "ways": ways, "slots": slots, "k_bits": k_bits
+        }  # fmt: skip
+        self._layout = layout
+        self._banks = banks
+        self._ways = ways
+        self._slots = slots
+        address_bits = (slots * layout.slot_granules - 1).bit_length()
+        super().__init__(
+            {
+                "k": In(k_bits),
+                "dense": In(range(layout.dense + 1)),
+                "compressed": In(1),
+                "beats": In(stream.Signature(beat_layout(layout.granule_bits, ways))),
+                "space": In(1),
+                "loaded": Out(1),
+                **{f"write_address_{w}": Out(address_bits) for w in range(ways)},
+                **{f"write_granule_{w}": Out(layout.granule_bits) for w in range(ways)},
+                "write": Out(banks),
+                "write_header": Out(1),
+                "write_counts": Out(data.ArrayLayout(COUNT_BITS, banks)),
+                "bad_count": Out(1),
+                "bad_length": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        layout, ways = self._layout, self._ways
+        depth = -(-self._banks // ways)  # banks of a way
+        counts_a_beat = layout.granule_bits // COUNT_BITS
+        header_beats = -(-depth // counts_a_beat)
+
+        # Where the next image goes, and how many positions it has.
+        base = Signal.like(self.write_address_0)
+        done_k = Signal.like(self.k)  # positions of K in the images before this one
+        left_k = Signal.like(self.k)
+        last_k = Signal()
+        length = Signal(range(layout.tile_k + 1))
+        m.d.comb += [
+            left_k.eq(self.k - done_k),
+            last_k.eq(left_k <= layout.tile_k),
+            length.eq(Mux(last_k, left_k, layout.tile_k)),
+        ]
+
+        taken = Signal()
+        ends = Signal()  # this beat completes the image
+        granules = Signal(range(layout.ho_base))  # of a bank's LO section
+        m.d.comb += [
+            taken.eq(self.beats.valid & self.beats.ready),
+            granules.eq(lo_granules(length, self.dense, layout.dense)),
+        ]
+
+        # Entries that each bank still has to receive; the lowest bank of a way with some is served.
+        left = Array(Signal(COUNT_BITS, name=f"left_{b}") for b in range(self._banks))
+        way_ends = Signal(ways)  # at most one more granule for this way
+        empty = Signal(ways)
+
+        part = Signal(index(header_beats))  # beat of the header
+        bank = Signal(index(depth))  # of each way, in the LO section
+        granule = Signal(range(layout.ho_base))  # of the bank, in the LO section
+        offsets = [Signal(range(layout.slot_granules), name=f"offset_{w}") for w in range(ways)]
+        with m.FSM(name="section") as section:
+            with m.State("HEADER"):
+                m.d.comb += [self.beats.ready.eq(self.space), self.write_header.eq(1)]
+                with m.If(taken):
+                    m.d.sync += part.eq(part + 1)
+                    with m.If(part == header_beats - 1):
+                        m.d.sync += part.eq(0)
+                        m.next = "LO"
+            with m.State("LO"):
+                m.d.comb += [self.beats.ready.eq(1), ends.eq((bank == depth - 1) & empty.all())]
+                with m.If(taken):
+                    m.d.sync += granule.eq(granule + 1)
+                    with m.If(granule + 1 == granules):
+                        m.d.sync += [granule.eq(0), bank.eq(bank + 1)]
+                        with m.If(bank == depth - 1):
+                            m.d.sync += bank.eq(0)
+                            m.next = "HO"
+                            with m.If(ends):
+                                m.next = "HEADER"
+                with m.If(granule + 1 != granules):
+                    m.d.comb += ends.eq(0)
+            with m.State("HO"):
+                m.d.comb += [self.beats.ready.eq(1), ends.eq((way_ends | empty).all())]
+                with m.If(taken & ends):
+                    m.next = "HEADER"
+        in_header, in_lo, in_ho = (section.ongoing(s) for s in ("HEADER", "LO", "HO"))
+
+        # A malformed image stops the loader until reset.
+        bad_counts = Signal(self._banks)
+        with m.If(taken & (self.beats.p.last != ends)):
+            m.d.sync += self.bad_length.eq(1)
+        with m.If(taken & bad_counts.any()):
+            m.d.sync += self.bad_count.eq(1)
+        with m.If(self.bad_count | self.bad_length):
+            m.d.comb += self.beats.ready.eq(0)
+
+        m.d.comb += self.loaded.eq(taken & ends & self.beats.p.last)
+        with m.If(self.loaded):
+            m.d.sync += [
+                done_k.eq(Mux(last_k, 0, done_k + layout.tile_k)),
+                base.eq(base + layout.slot_granules),
+            ]
+            with m.If(base == (self._slots - 1) * layout.slot_granules):
+                m.d.sync += base.eq(0)
+
+        for w in range(ways):
+            banks = range(w, self._banks, ways)
+            beat = self.beats.p.granules[w]
+            busy = Cat(left[b] != 0 for b in banks)
+            last = Cat(left[b] <= layout.entries_per_granule for b in banks)
+            serves = [busy[t] & ~busy[:t].any() for t in range(len(banks))]
+            bank_ends = Cat(served & ends_it for served, ends_it in zip(serves, last, strict=True)).any()
+            m.d.comb += [
+                empty[w].eq(~busy.any()),
+                # The served bank gets its last granule, and no bank after it waits for any.
+                way_ends[w].eq(
+                    Cat(served & last[t] & ~busy[t + 1 :].any() for t, served in enumerate(serves)).any()
+                ),
+                getattr(self, f"write_granule_{w}").eq(beat),
+                getattr(self, f"write_address_{w}").eq(
+                    base + Mux(in_header, 0, Mux(in_lo, granule + 1, offsets[w] + layout.ho_base))
+                ),
+            ]
+            with m.If(taken & in_ho & ~empty[w]):
+                m.d.sync += offsets[w].eq(Mux(bank_ends, 0, offsets[w] + 1))
+            for t, b in enumerate(banks):
+                count = beat.word_select(t % counts_a_beat, COUNT_BITS)
+                header_here = in_header & (part == t // counts_a_beat)
+                m.d.comb += [
+                    self.write_counts[b].eq(count),
+                    self.write[b].eq(taken & (header_here | (in_lo & (bank == t)) | (in_ho & serves[t]))),
+                    bad_counts[b].eq(header_here & (count > Mux(self.compressed, length, 0))),
+                ]
+                with m.If(taken & header_here):
+                    m.d.sync += left[b].eq(count)
+                with m.Elif(taken & in_ho & serves[t]):
+                    m.d.sync += left[b].eq(Mux(last[t], 0, left[b] - layout.entries_per_granule))
+        return m
