@@ -1,6 +1,6 @@
 """Run-length decoder: from the entries of one tile back to a vector at every position."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,7 +27,7 @@ class RLEDecoder(wiring.Component):
     -------
     tiles : stream in; ``length`` (1..tile_k positions) and ``count`` of entries. Held during the tile.
     entries : stream in; ``count`` entries a tile.
-    vectors : stream out; one a position: ``kept``, and ``data`` where kept (else undefined), ``last``.
+    vectors : stream out; one a position: ``kept``, ``data`` (0 where not kept), ``last``.
     malformed : out; high, until reset, after an entry that lies past its tile. Decoding has stopped.
 
     Latency: 0 (combinational from ``entries`` to ``vectors``). Throughput: a position a cycle.
@@ -62,24 +62,26 @@ class RLEDecoder(wiring.Component):
         run = Signal.like(tile.length)  # compressed vectors since the previous entry
         used = Signal.like(tile.count)  # entries taken from this tile's stream
         due = Signal()  # entries remain, so the next one decides whether this position is kept
+        # Signals of their own: a payload that depends on its own bits looks like a loop to simulators.
+        kept, last, taken = Signal(), Signal(), Signal()
         m.d.comb += [
             due.eq(used != tile.count),
-            vector.kept.eq(due & (run == entry.skip)),
-            vector.data.eq(entry.data),
-            vector.last.eq(position + 1 == tile.length),
+            kept.eq(due & (run == entry.skip)),
+            last.eq(position + 1 == tile.length),
+            vector.kept.eq(kept),
+            vector.data.eq(Mux(kept, entry.data, 0)),  # an offer stays as it is while the next entry arrives
+            vector.last.eq(last),
             self.vectors.valid.eq(self.tiles.valid & (~due | self.entries.valid) & ~self.malformed),
+            taken.eq(self.vectors.valid & self.vectors.ready),
+            self.entries.ready.eq(taken & kept),
+            self.tiles.ready.eq(taken & last),
         ]
-        with m.If(self.vectors.valid & self.vectors.ready):
-            m.d.comb += self.entries.ready.eq(vector.kept)
-            m.d.sync += [
-                position.eq(position + 1),
-                run.eq(run + 1),
-            ]
-            with m.If(vector.kept):
+        with m.If(taken):
+            m.d.sync += [position.eq(position + 1), run.eq(run + 1)]
+            with m.If(kept):
                 m.d.sync += [run.eq(0), used.eq(used + 1)]
-            with m.If(vector.last):
-                m.d.comb += self.tiles.ready.eq(1)
+            with m.If(last):
                 m.d.sync += [position.eq(0), run.eq(0), used.eq(0)]
-                with m.If(used + vector.kept != tile.count):
+                with m.If(used + kept != tile.count):
                     m.d.sync += self.malformed.eq(1)
         return m

@@ -1,0 +1,91 @@
+"""Builds a block's Verilog for a simulator, once, and runs its cocotb bench on it.
+
+A bench is a module ``bench_<block>`` with cocotb tests, a list ``CASES`` of parameter sets and a function
+``component(parameters)`` that makes the block. `test_benches.py` runs all of them from pytest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cocotb_tools.runner import get_results, get_runner
+
+from sliceforge.gen.verilog import block_verilog
+from sliceforge.sim.toolchain import build_identity, cached_build, use_verilator
+
+__all__ = ["SIMULATORS", "parameters", "run_bench", "seed"]
+
+SIMULATORS = ("verilator", "icarus") if shutil.which("iverilog") else ("verilator",)
+
+_BUILD_ARGS = {
+    "verilator": [
+        # Only the ports are visible: a bench knows a block by its ports, and the build is smaller.
+        "--no-public-flat-rw", "--public-depth", "1", "--no-timing", "-O3", "--x-assign", "unique",
+        "--x-initial", "unique", "--output-split", "5000", "--output-split-cfuncs", "500",
+        "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-CASEINCOMPLETE",
+    ],
+    "icarus": ["-g2012"],
+}  # fmt: skip
+
+
+def seed() -> int:
+    """Seed of all random stimulus: 1, or SLICEFORGE_SEED."""
+    return int(os.environ.get("SLICEFORGE_SEED", "1"))
+
+
+def parameters() -> dict[str, Any]:
+    """Inside a bench: the parameter set that it runs with."""
+    return dict(json.loads(os.environ["SLICEFORGE_PARAMETERS"]))
+
+
+def run_bench(
+    bench: str,
+    component: Any,
+    parameters: dict[str, Any],
+    folder: Path,
+    *,
+    simulator: str = "verilator",
+    waves: bool = False,
+) -> None:
+    """Runs the cocotb tests of module ``sliceforge.verif.<bench>``; AssertionError if one fails.
+
+    folder: takes results and the log; the build itself is in the cache, keyed by the Verilog.
+    """
+    module = f"dut_{bench.removeprefix('bench_')}"
+    verilog = block_verilog(component, module)
+    args = _BUILD_ARGS[simulator]
+
+    def build(target: Path) -> None:
+        (target / "dut.v").write_text(verilog, encoding="utf-8")
+        log = target / "build.log"
+        try:
+            get_runner(simulator).build(
+                sources=[target / "dut.v"], hdl_toplevel=module, build_dir=target, always=True,
+                timescale=("1ns", "1ps"), build_args=args, log_file=log,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{bench} does not build on {simulator}:\n{log.read_text()[-4000:]}"
+            ) from error
+
+    with use_verilator():
+        key = [simulator, verilog, *args, *build_identity()]
+        build_dir = cached_build(key, build, f"{bench}-{simulator}")
+        log = folder / f"{bench}.log"
+        results = folder / "results.xml"
+        with suppress(SystemExit):  # the runner exits where a test fails; the results tell more
+            get_runner(simulator).test(
+                hdl_toplevel=module, test_module=f"sliceforge.verif.{bench}", build_dir=build_dir,
+                test_dir=folder, results_xml=str(results), hdl_toplevel_lang="verilog",
+                seed=seed(), log_file=log,
+                extra_env={"SLICEFORGE_PARAMETERS": json.dumps(parameters), "COCOTB_ANSI_OUTPUT": "0"},
+            )  # fmt: skip
+    tests, failures = get_results(results)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    print(f"{bench} {parameters} on {simulator}, seed {seed()}: {tests} tests, {failures} failures")
+    assert tests > 0 and failures == 0, f"{bench} {parameters} on {simulator}, seed {seed()}\n{text[-6000:]}"
