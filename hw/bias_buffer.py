@@ -5,8 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.hw.loop_counter import LoopCounter
 from sliceforge.hw.payloads import DIM_BITS, bias_layout
-from sliceforge.hw.tile_controller import LoopCounter
 
 __all__ = ["BiasBuffer"]
 
@@ -55,8 +55,9 @@ class BiasBuffer(wiring.Component):
         write_half, read_half = Signal(), Signal()
         row = Signal.like(self.row)
         taken, tile_ends = Signal(), Signal()
+        complete = Signal()  # what comes now belongs to the next layer
         m.d.comb += [
-            self.biases.ready.eq(tiles != 2),
+            self.biases.ready.eq((tiles != 2) & ~complete),
             taken.eq(self.biases.valid & self.biases.ready),
             tile_ends.eq(taken & (row + 1 == rows.length)),
             rows.total.eq(self.m),
@@ -72,7 +73,7 @@ class BiasBuffer(wiring.Component):
         with m.If(taken):
             m.d.sync += row.eq(row + 1)
         with m.If(tile_ends):
-            m.d.sync += [row.eq(0), write_half.eq(~write_half)]
+            m.d.sync += [row.eq(0), write_half.eq(~write_half), complete.eq(rows.last)]
         with m.If(self.slot_freed):
             m.d.sync += read_half.eq(~read_half)
         return m

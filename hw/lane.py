@@ -79,8 +79,8 @@ class Lane(wiring.Component):
         last_slice = Signal()
         ho_index = Signal.like(slice_index)  # index of the HO slice: above the LO slices
         m.d.comb += [
-            # With one slice, or a machine of one, there is no HO slice: the weights are dense.
-            ho_index.eq(Mux(self.layer_slices <= 1, 1, self.layer_slices - 1)),
+            # A layer of one slice is dense: its HO vectors, of index 1, are never kept.
+            ho_index.eq(1 if self._dense == 1 else Mux(self.layer_slices == 3, 2, 1)),
             last_slice.eq(Mux(weight.kept, slice_index == ho_index, slice_index + 1 == ho_index)),
             self.busy.eq(weights.o.valid & activations.o.valid & ~ending),
             step.weights.eq(Mux(slice_index == ho_index, weight.hi, weight.lo[slice_index])),

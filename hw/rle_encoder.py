@@ -30,7 +30,8 @@ class RLEEncoder(wiring.Component):
 
     Latency: 0 (combinational). Throughput: a vector a cycle, and a cycle more for each filler.
     Flow control: valid/ready on all streams; a tile's last vector waits for ``counts`` to be taken.
-    Tested range: vector 2, 4, 8; run_bits 1..6; tile_k 4..64.
+    ``counts.valid`` may depend on ``entries.ready``: a count comes no earlier than its last entry.
+    Tested range: vector 2, 4, 8; run_bits 1..8; tile_k 4..128.
     """
 
     def __init__(self, *, vector, run_bits, tile_k):
@@ -50,29 +51,32 @@ class RLEEncoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         frequent = self.frequent.replicate(self._vector)
-        run = Signal(range(self._tile_k + 1))
+        run = Signal(range(max(self._tile_k, self._longest + 1) + 1))
         count = Signal(range(self._tile_k + 1))
         kept, filler, ends = Signal(), Signal(), Signal()
+        entry_sent = Signal()  # the entry of this vector has left, its count has not
+        entry_done = Signal()
         m.d.comb += [
             kept.eq(self.vectors.valid & (self.vectors.p.data != frequent)),
             filler.eq(kept & (run > self._longest)),
             self.entries.p.skip.eq(Mux(filler, self._longest, run)),
             self.entries.p.data.eq(Mux(filler, frequent, self.vectors.p.data)),
-            self.counts.payload.eq(count + kept),
-            # The last vector leaves in the cycle in which its entry, if any, and the count are taken both.
+            self.entries.valid.eq(kept & ~entry_sent),
+            entry_done.eq(~kept | entry_sent | self.entries.ready),
+            # The last vector leaves with its count, which waits for its entry, if any.
             ends.eq(self.vectors.valid & self.vectors.p.last & ~filler),
-            self.entries.valid.eq(kept & (~ends | self.counts.ready)),
-            self.counts.valid.eq(ends & (~kept | self.entries.ready)),
-            self.vectors.ready.eq(
-                ~filler & (~kept | self.entries.ready) & (~self.vectors.p.last | self.counts.ready)
-            ),
+            self.counts.payload.eq(count + (kept & ~entry_sent)),
+            self.counts.valid.eq(ends & entry_done),
+            self.vectors.ready.eq(~filler & entry_done & (~self.vectors.p.last | self.counts.ready)),
         ]
         with m.If(self.entries.valid & self.entries.ready):
             m.d.sync += count.eq(count + 1)
             with m.If(filler):
                 m.d.sync += run.eq(run - (self._longest + 1))
+            with m.Else():
+                m.d.sync += entry_sent.eq(1)
         with m.If(self.vectors.valid & self.vectors.ready):
-            m.d.sync += run.eq(Mux(kept, 0, run + 1))
+            m.d.sync += [run.eq(Mux(kept, 0, run + 1)), entry_sent.eq(0)]
             with m.If(self.vectors.p.last):
                 m.d.sync += [run.eq(0), count.eq(0)]
         return m

@@ -4,49 +4,10 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.hw.loop_counter import LoopCounter
 from sliceforge.hw.payloads import DIM_BITS, output_tile_layout, tile_layout
 
-__all__ = ["LoopCounter", "SlotPointer", "TileController"]
-
-
-class LoopCounter(wiring.Component):
-    """One loop over ``total`` positions in tiles of ``step``: counts up when ``next`` is high.
-
-    Loops are cascaded: the outer loop's ``next`` is the inner one's ``next & last``.
-
-    Members
-    -------
-    total : in; positions, 1 or more, constant during the loop.
-    next : in; go on with the next tile.
-    length : out; positions of this tile: ``step``, or what is left in the last one.
-    first, last : out; this tile is the first or the last.
-    """
-
-    def __init__(self, *, width, step):
-        self.parameters = {"width": width, "step": step}
-        super().__init__(
-            {
-                "total": In(width),
-                "next": In(1),
-                "length": Out(range(step + 1)),
-                "first": Out(1),
-                "last": Out(1),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        step = self.parameters["step"]
-        done, left = Signal.like(self.total), Signal.like(self.total)
-        m.d.comb += [
-            left.eq(self.total - done),
-            self.first.eq(done == 0),
-            self.last.eq(left <= step),
-            self.length.eq(Mux(self.last, left, step)),
-        ]
-        with m.If(self.next):
-            m.d.sync += done.eq(Mux(self.last, 0, done + step))
-        return m
+__all__ = ["SlotPointer", "TileController"]
 
 
 class SlotPointer(wiring.Component):

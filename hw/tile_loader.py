@@ -5,13 +5,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.feeder import COUNT_BITS
-from sliceforge.hw.payloads import beat_layout, index, lo_granules
+from sliceforge.hw.loop_counter import LoopCounter
+from sliceforge.hw.payloads import DIM_BITS, beat_layout, index, lo_granules
 
 __all__ = ["TileLoader"]
 
 
 class TileLoader(wiring.Component):
-    """Writes tile images into slots, tile after tile, as long as there is space.
+    """Writes tile images into slots as long as there is space, up to the last one of the layer.
+
+    The images come in the order of the loop nest: rows of tiles, columns of tiles, k-tiles; a loop
+    whose tiles share their images does not count.
 
     A beat has `ways` granules side by side; way w serves banks w, w + ways, w + 2 ways and so on. An image is
     1. header: 8-bit counts of HO entries, a way's banks in order from the lowest byte up;
@@ -23,11 +27,12 @@ class TileLoader(wiring.Component):
     ----------
     layout : TileLayout of a slot.
     banks, ways, slots : banks of the memory; granules in a beat; slots of a bank.
-    k_bits : width of K.
+    tile_m, tile_n, k_bits : rows and columns of an output tile; width of K.
 
     Members
     -------
-    k, dense : in; K and LO slices a position of this layer, constant during a layer.
+    m, n, k, dense : in; the layer's shape and LO slices a position, constant during a layer.
+    rows_share, columns_share : in; all rows, or all columns, of tiles use the same images.
     compressed : in; the layer has HO slices. Without them every count must be 0.
     beats : stream in; ``last`` must be set on the last beat of an image and on no other.
     space : in; a slot is free for the next image. Looked at before each image.
@@ -42,9 +47,10 @@ class TileLoader(wiring.Component):
     Tested range: banks 1..16, ways 1..4; K from 1 to several tiles.
     """
 
-    def __init__(self, *, layout, banks, ways, slots, k_bits):
+    def __init__(self, *, layout, banks, ways, slots, tile_m, tile_n, k_bits):
         self.parameters = {
-            "layout": layout, "banks": banks, "ways": ways, "slots": slots, "k_bits": k_bits
+            "layout": layout, "banks": banks, "ways": ways, "slots": slots,
+            "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits,
         }  # fmt: skip
         self._layout = layout
         self._banks = banks
@@ -53,7 +59,11 @@ class TileLoader(wiring.Component):
         address_bits = (slots * layout.slot_granules - 1).bit_length()
         super().__init__(
             {
+                "m": In(DIM_BITS),
+                "n": In(DIM_BITS),
                 "k": In(k_bits),
+                "rows_share": In(1),
+                "columns_share": In(1),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
                 "beats": In(stream.Signature(beat_layout(layout.granule_bits, ways))),
@@ -76,24 +86,30 @@ class TileLoader(wiring.Component):
         counts_a_beat = layout.granule_bits // COUNT_BITS
         header_beats = -(-depth // counts_a_beat)
 
-        # Where the next image goes, and how many positions it has.
-        base = Signal.like(self.write_address_0)
-        done_k = Signal.like(self.k)  # positions of K in the images before this one
-        left_k = Signal.like(self.k)
-        last_k = Signal()
-        length = Signal(range(layout.tile_k + 1))
+        p = self.parameters
+        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=p["tile_m"])
+        m.submodules.column_loop = columns = LoopCounter(width=DIM_BITS, step=p["tile_n"])
+        m.submodules.k_loop = positions = LoopCounter(width=p["k_bits"], step=layout.tile_k)
+        complete = Signal()  # what comes now belongs to the next layer
+        last_column = columns.last | self.columns_share
         m.d.comb += [
-            left_k.eq(self.k - done_k),
-            last_k.eq(left_k <= layout.tile_k),
-            length.eq(Mux(last_k, left_k, layout.tile_k)),
+            rows.total.eq(self.m),
+            columns.total.eq(self.n),
+            positions.total.eq(self.k),
+            positions.next.eq(self.loaded),
+            columns.next.eq(positions.next & positions.last & ~self.columns_share),
+            rows.next.eq(positions.next & positions.last & last_column),
         ]
+        with m.If(rows.next & (rows.last | self.rows_share)):
+            m.d.sync += complete.eq(1)
+        base = Signal.like(self.write_address_0)  # of the slot that the next image goes to
 
         taken = Signal()
         ends = Signal()  # this beat completes the image
         granules = Signal(range(layout.ho_base))  # of a bank's LO section
         m.d.comb += [
             taken.eq(self.beats.valid & self.beats.ready),
-            granules.eq(lo_granules(length, self.dense, layout.dense)),
+            granules.eq(lo_granules(positions.length, self.dense, layout.dense)),
         ]
 
         # Entries that each bank still has to receive; the lowest bank of a way with some is served.
@@ -107,7 +123,7 @@ class TileLoader(wiring.Component):
         offsets = [Signal(range(layout.slot_granules), name=f"offset_{w}") for w in range(ways)]
         with m.FSM(name="section") as section:
             with m.State("HEADER"):
-                m.d.comb += [self.beats.ready.eq(self.space), self.write_header.eq(1)]
+                m.d.comb += [self.beats.ready.eq(self.space & ~complete), self.write_header.eq(1)]
                 with m.If(taken):
                     m.d.sync += part.eq(part + 1)
                     with m.If(part == header_beats - 1):
@@ -143,10 +159,7 @@ class TileLoader(wiring.Component):
 
         m.d.comb += self.loaded.eq(taken & ends & self.beats.p.last)
         with m.If(self.loaded):
-            m.d.sync += [
-                done_k.eq(Mux(last_k, 0, done_k + layout.tile_k)),
-                base.eq(base + layout.slot_granules),
-            ]
+            m.d.sync += base.eq(base + layout.slot_granules)
             with m.If(base == (self._slots - 1) * layout.slot_granules):
                 m.d.sync += base.eq(0)
 
@@ -176,7 +189,7 @@ class TileLoader(wiring.Component):
                 m.d.comb += [
                     self.write_counts[b].eq(count),
                     self.write[b].eq(taken & (header_here | (in_lo & (bank == t)) | (in_ho & serves[t]))),
-                    bad_counts[b].eq(header_here & (count > Mux(self.compressed, length, 0))),
+                    bad_counts[b].eq(header_here & (count > Mux(self.compressed, positions.length, 0))),
                 ]
                 with m.If(taken & header_here):
                     m.d.sync += left[b].eq(count)

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.hierarchy import place
-from sliceforge.hw.payloads import beat_layout, record_layout, tile_layout
+from sliceforge.hw.payloads import DIM_BITS, beat_layout, record_layout, tile_layout
 from sliceforge.hw.tile_bank import TileBank
 from sliceforge.hw.tile_loader import TileLoader
 
@@ -21,11 +21,11 @@ class TileMemory(wiring.Component):
     Parameters
     ----------
     name : "weight" or "activation", for the module names of the banks.
-    layout, banks, ways, slots, k_bits : as the loader's.
+    layout, banks, ways, slots, tile_m, tile_n, k_bits : as the loader's.
 
     Members
     -------
-    k, dense, compressed, beats, bad_count, bad_length : the loader's.
+    m, n, k, rows_share, columns_share, dense, compressed, beats, bad_count, bad_length : the loader's.
     tiles : stream in; tiles for all banks, in order. A broadcast: it is taken in the cycle in which
         valid and ready are both high, and valid may depend on ready.
     fresh : in; with ``tiles``: the tile is read for the first time, so it must have arrived.
@@ -35,15 +35,20 @@ class TileMemory(wiring.Component):
     Latency: the loader's and the feeder's. Tested range: banks 1..16; slots 2..102.
     """
 
-    def __init__(self, *, name, layout, banks, ways, slots, k_bits):
+    def __init__(self, *, name, layout, banks, ways, slots, tile_m, tile_n, k_bits):
         self.parameters = {
-            "name": name, "layout": layout, "banks": banks, "ways": ways, "slots": slots, "k_bits": k_bits
+            "name": name, "layout": layout, "banks": banks, "ways": ways, "slots": slots,
+            "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits,
         }  # fmt: skip
         address_bits = (slots * layout.slot_granules - 1).bit_length()
         records = stream.Signature(record_layout(layout.vector, layout.dense))
         super().__init__(
             {
+                "m": In(DIM_BITS),
+                "n": In(DIM_BITS),
                 "k": In(k_bits),
+                "rows_share": In(1),
+                "columns_share": In(1),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
                 "beats": In(stream.Signature(beat_layout(layout.granule_bits, ways))),
@@ -65,7 +70,11 @@ class TileMemory(wiring.Component):
         m.submodules.loader = place(platform, loader, f"{name}_loader")
         wiring.connect(m, wiring.flipped(self.beats), loader.beats)
         m.d.comb += [
+            loader.m.eq(self.m),
+            loader.n.eq(self.n),
             loader.k.eq(self.k),
+            loader.rows_share.eq(self.rows_share),
+            loader.columns_share.eq(self.columns_share),
             loader.dense.eq(self.dense),
             loader.compressed.eq(self.compressed),
             self.bad_count.eq(loader.bad_count),

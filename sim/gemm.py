@@ -64,7 +64,7 @@ def gemm(
     if psum_group is None:
         for name, value in (("psum_chunk", psum_chunk), ("psum_exponents", psum_exponents)):
             if value is not None:
-                raise ValueError(f"{name} must come with psum_group, not alone")
+                raise ValueError(f"{name} must come with psum_group, not alone as {value!r}")
     else:
         _check_psum(engine, psum_exponents)
     if engine == "rtl":

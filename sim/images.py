@@ -113,7 +113,8 @@ def _lo_granules(lo: list[Bytes], layout: TileLayout) -> Bytes:
     granules = layout.lo_granules(length, len(lo))
     nibbles = np.zeros((banks, granules * 4 * layout.vector), dtype=np.uint8)
     nibbles[:, : words[0].size] = words.reshape(banks, -1)
-    return (nibbles[:, 0::2] | nibbles[:, 1::2] << 4).reshape(banks, granules, -1)
+    packed: Bytes = (nibbles[:, 0::2] | nibbles[:, 1::2] << 4).astype(np.uint8)
+    return packed.reshape(banks, granules, -1)
 
 
 def _ho_granules(

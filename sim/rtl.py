@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.verilog import generate_verilog
+from sliceforge.gen.verilog import generate_verilog, generator_identity
 from sliceforge.hw.payloads import COUNTER_BITS, ErrorCode, layer_layout
 from sliceforge.sim.images import OperandImages, activation_images, weight_images
 from sliceforge.sim.schedule import Schedule
@@ -120,11 +120,10 @@ def run_core(
 @lru_cache(maxsize=16)
 def build_core(config: AcceleratorConfig) -> Path:
     """The core of ``config`` as a shared library, built once and kept in the cache."""
-    verilog = generate_verilog(config)
     harness = files("sliceforge.sim").joinpath("core_harness.cpp").read_text(encoding="utf-8")
 
     def build(folder: Path) -> None:
-        (folder / "core.v").write_text(verilog, encoding="utf-8")
+        (folder / "core.v").write_text(generate_verilog(config), encoding="utf-8")
         (folder / "core_harness.cpp").write_text(harness, encoding="utf-8")
         command = [
             "verilator", "--cc", "--exe", "--build", "-j", "2", "--prefix", "Vcore",
@@ -137,7 +136,8 @@ def build_core(config: AcceleratorConfig) -> Path:
         if done.returncode:
             raise RuntimeError(f"Verilator failed on the core of {config.name}:\n{done.stderr[-4000:]}")
 
-    key = [verilog, harness, *_FLAGS, *build_identity()]
+    # Not the Verilog itself: making it takes longer than looking the library up.
+    key = [repr(config), *generator_identity(), harness, *_FLAGS, *build_identity()]
     return cached_build(key, build, f"core-{config.name}") / "obj" / "libcore.so"
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from sliceforge.verif.simulation import seed
+
 
 def pytest_addoption(parser):
     parser.addoption("--run-long", action="store_true", help="also run the tests marked long")
@@ -14,3 +16,16 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(skip)
+
+
+def pytest_report_header() -> str:
+    return f"random stimulus: seed {seed()} (SLICEFORGE_SEED)"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the coverage tables of the benches that were measured."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, text in report.user_properties:
+            if name == "coverage":
+                terminalreporter.section("functional coverage")
+                terminalreporter.write_line(text)

@@ -50,9 +50,10 @@ def run_bench(
     folder: Path,
     *,
     simulator: str = "verilator",
-    waves: bool = False,
-) -> None:
+) -> str:
     """Runs the cocotb tests of module ``sliceforge.verif.<bench>``; AssertionError if one fails.
+
+    Returns the bench's coverage table, where it makes one.
 
     folder: takes results and the log; the build itself is in the cache, keyed by the Verilog.
     """
@@ -77,15 +78,21 @@ def run_bench(
         key = [simulator, verilog, *args, *build_identity()]
         build_dir = cached_build(key, build, f"{bench}-{simulator}")
         log = folder / f"{bench}.log"
-        results = folder / "results.xml"
+        results, coverage = folder / "results.xml", folder / "coverage.txt"
+        environment = {
+            "SLICEFORGE_PARAMETERS": json.dumps(parameters),
+            "SLICEFORGE_COVERAGE": str(coverage),
+            "COCOTB_ANSI_OUTPUT": "0",
+        }
         with suppress(SystemExit):  # the runner exits where a test fails; the results tell more
             get_runner(simulator).test(
                 hdl_toplevel=module, test_module=f"sliceforge.verif.{bench}", build_dir=build_dir,
                 test_dir=folder, results_xml=str(results), hdl_toplevel_lang="verilog",
                 seed=seed(), log_file=log,
-                extra_env={"SLICEFORGE_PARAMETERS": json.dumps(parameters), "COCOTB_ANSI_OUTPUT": "0"},
+                extra_env=environment,
             )  # fmt: skip
     tests, failures = get_results(results)
     text = log.read_text(encoding="utf-8", errors="replace")
     print(f"{bench} {parameters} on {simulator}, seed {seed()}: {tests} tests, {failures} failures")
     assert tests > 0 and failures == 0, f"{bench} {parameters} on {simulator}, seed {seed()}\n{text[-6000:]}"
+    return coverage.read_text(encoding="utf-8") if coverage.exists() else ""

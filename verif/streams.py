@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cocotb
@@ -21,12 +21,12 @@ STALLS = (0.0, 0.2, 0.8)
 
 def to_int(layout: Any, value: Any) -> int:
     """``value`` (an int, or nested dicts and lists) as the bits of ``layout``; unnamed fields are 0."""
-    if isinstance(layout, data.StructLayout):
+    if isinstance(value, Mapping) and isinstance(layout, data.StructLayout):
         assert set(value) <= {name for name, _ in layout}, f"{set(value)} has unknown fields"
         return sum(
             to_int(field.shape, value[name]) << field.offset for name, field in layout if name in value
         )
-    if isinstance(layout, data.ArrayLayout):
+    if isinstance(value, Sequence) and isinstance(layout, data.ArrayLayout):
         width = Shape.cast(layout.elem_shape).width
         return sum(to_int(layout.elem_shape, element) << i * width for i, element in enumerate(value))
     return int(value) & ((1 << Shape.cast(layout).width) - 1)

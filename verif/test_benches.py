@@ -27,9 +27,13 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize(("bench", "parameters", "simulator"), _cases())
-def test_bench(bench: str, parameters: dict[str, Any], simulator: str, tmp_path: Path) -> None:
+def test_bench(
+    bench: str, parameters: dict[str, Any], simulator: str, tmp_path: Path, record_property: Any
+) -> None:
     component = import_module(f"sliceforge.verif.{bench}").component(parameters)
-    run_bench(bench, component, parameters, tmp_path, simulator=simulator)
+    coverage = run_bench(bench, component, parameters, tmp_path, simulator=simulator)
+    if parameters.get("coverage"):
+        record_property("coverage", coverage)  # conftest.py prints it at the end of the run
 
 
 def test_every_block_has_a_bench() -> None:

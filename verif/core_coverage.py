@@ -1,0 +1,170 @@
+"""Functional coverage of the core's bench: which bins there are, and when each is sampled.
+
+Sampled only after a layer's results were found right, so a bin that is hit is a bin that was checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge, ReadOnly
+from cocotb_coverage.coverage import CoverCross, CoverPoint, coverage_db
+
+from sliceforge.hw.payloads import ErrorCode
+from sliceforge.sim.rle import kept_with_fillers
+from sliceforge.verif.layers import Layer
+
+__all__ = ["CorePorts", "report_coverage", "sample_errors", "sample_layer"]
+
+STREAMS = ("layers", "weights", "activations", "biases", "results", "status")
+
+
+def _point(name: str, bins: list[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return CoverPoint(f"core.{name}", xf=lambda value: value, bins=bins)
+
+
+# The four products of arithmetic.md section 5 (two weight slices): done somewhere, skipped somewhere.
+@_point("product", ["LxL done"] + [f"{p} {d}" for p in ("HxL", "LxH", "HxH") for d in ("done", "skipped")])
+def _product(value: str) -> None: ...
+
+
+@_point("vectors", [f"{o} {s}" for o in ("weights", "activations") for s in ("all kept", "all skipped")])
+def _vectors(value: str) -> None: ...
+
+
+@_point("filler", ["weights", "activations"])
+def _filler(value: str) -> None: ...
+
+
+@CoverPoint("core.lo_bits", xf=lambda lo_bits, frequent: lo_bits, bins=[4, 5, 6])
+@CoverPoint(
+    "core.frequent", xf=lambda lo_bits, frequent: frequent, bins=["r = 0", "r between", "r = maximum"]
+)
+@CoverCross("core.lo_bits x frequent", items=["core.lo_bits", "core.frequent"])
+def _slicing(lo_bits: int, frequent: str) -> None: ...
+
+
+@_point("weight_bits", [4, 7])
+def _weight_bits(value: int) -> None: ...
+
+
+@_point("size", [f"{d} {s}" for d in "MNK" for s in ("1", "tile - 1", "tile", "tile + 1", "tiles")])
+def _size(value: str) -> None: ...
+
+
+# Double buffering: every ring of slots is used past its end, and both halves of the bias buffer.
+@_point("buffers", ["WMEM wraps", "AMEM wraps", "OMEM wraps", "bias first half", "bias second half"])
+def _buffers(value: str) -> None: ...
+
+
+@_point("residency", [f"{o} {s}" for o in ("weights", "activations") for s in ("resident", "loaded again")])
+def _residency(value: str) -> None: ...
+
+
+@_point("back-pressure", list(STREAMS))
+def _back_pressure(value: str) -> None: ...
+
+
+@_point("error", [code.name for code in ErrorCode if code is not ErrorCode.NONE])
+def _error(value: str) -> None: ...
+
+
+def sample_errors(code: ErrorCode) -> None:
+    """A layer ended with ``code``, as it had to."""
+    _error(code.name)
+
+
+def sample_layer(layer: Layer) -> None:
+    """A layer whose results were all right."""
+    weight, activation = layer.kept()
+    if layer.weight_bits == 7:
+        _product("LxL done")
+        both = weight[:, None, :] & activation[None, :, :]
+        for name, kept in (("HxL", weight), ("LxH", activation), ("HxH", both)):
+            for done in np.unique(kept):
+                _product(f"{name} {'done' if done else 'skipped'}")
+    for name, kept in (("weights", weight), ("activations", activation)):
+        if name == "weights" and layer.weight_bits == 4:
+            continue  # one dense slice
+        if kept.size > 1 and (kept.all() or not kept.any()):
+            _vectors(f"{name} all {'kept' if kept.all() else 'skipped'}")
+        if (kept_with_fillers(kept, layer.config.tile_k, layer.config.run_bits) != kept).any():
+            _filler(name)
+    top = (256 >> layer.lo_bits) - 1
+    _slicing(layer.lo_bits, {0: "r = 0", top: "r = maximum"}.get(layer.frequent, "r between"))
+    _weight_bits(layer.weight_bits)
+    _sample_geometry(layer)
+
+
+def _sample_geometry(layer: Layer) -> None:
+    c, s = layer.config, layer.schedule
+    m, k, n = layer.shape
+    for name, size, tile in (("M", m, c.tile_m), ("N", n, c.tile_n), ("K", k, c.tile_k)):
+        sizes = {1: "1", tile - 1: "tile - 1", tile: "tile", tile + 1: "tile + 1"}
+        _size(f"{name} {sizes.get(size, 'tiles')}")
+    resident = {name: layer.descriptor[f"{name}_resident"] for name in ("weights", "activations")}
+    loads = {
+        "weights": s.rows * s.k_tiles * (1 if resident["weights"] else s.columns),
+        "activations": s.columns * s.k_tiles * (1 if resident["activations"] else s.rows),
+    }
+    if s.columns > 1:
+        _residency(f"weights {'resident' if resident['weights'] else 'loaded again'}")
+    if s.rows > 1:
+        _residency(f"activations {'resident' if resident['activations'] else 'loaded again'}")
+    for bin_, used, slots in (
+        ("WMEM wraps", loads["weights"], c.weight_slots),
+        ("AMEM wraps", loads["activations"], c.activation_slots),
+        ("OMEM wraps", s.rows * s.columns, c.output_slots),
+    ):
+        if used > slots:
+            _buffers(bin_)
+    _buffers("bias first half")
+    if s.rows > 1:
+        _buffers("bias second half")
+
+
+class CorePorts:
+    """Watches the ports: a stream on which valid meets no ready was pushed back."""
+
+    def __init__(self, dut: Any) -> None:
+        self._dut = dut
+        self._task = cocotb.start_soon(self._run())
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        left = set(STREAMS)
+        while left:
+            await FallingEdge(self._dut.clk)
+            await ReadOnly()
+            for name in list(left):
+                valid = getattr(self._dut, f"{name}__valid").value
+                if valid == 1 and getattr(self._dut, f"{name}__ready").value == 0:
+                    _back_pressure(name)
+                    left.discard(name)
+
+
+def report_coverage(log: Callable[[str], None]) -> list[str]:
+    """Prints the table, also into SLICEFORGE_COVERAGE if set; returns the bins that were never hit."""
+    lines, missing = [f"{'coverage of the core':<34}{'bins':>6}{'hit':>6}"], []
+    for name in sorted(coverage_db):
+        item = coverage_db[name]
+        if not hasattr(item, "detailed_coverage"):
+            continue
+        bins = item.detailed_coverage
+        hit = [key for key, count in bins.items() if count]
+        missing += [f"{name}: {key}" for key, count in bins.items() if not count]
+        lines.append(f"{name.removeprefix('core.'):<34}{len(bins):>6}{len(hit):>6}")
+    lines.append(f"never hit: {', '.join(missing) or 'none'}")
+    for line in lines:
+        log(line)
+    target = os.environ.get("SLICEFORGE_COVERAGE")
+    if target:
+        Path(target).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return missing
