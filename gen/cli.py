@@ -121,8 +121,9 @@ def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
       sliceforge generate --config tiny --set weight_slices=3 --set name=tiny3 --out build/tiny3
     """
     config = AcceleratorConfig.load(source, settings)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, not the file {str(out)!r}")
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"out must be a folder, not {str(out)!r}: {str(existing)!r} is a file")
     for path in (out / f"{config.name}.v", out / f"{config.name}.json"):
         if path.is_dir():
             raise ValueError(f"out must have no folder in the place of a file, not {str(path)!r}")

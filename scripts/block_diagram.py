@@ -1,0 +1,264 @@
+"""Draws docs/machine.svg: the machine's blocks in dataflow order. The same bytes on every run.
+
+usage: block_diagram.py [FILE.svg|FILE.png]      (run by `make docs`)
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+DEFAULT = Path(__file__).resolve().parent.parent / "docs" / "machine.svg"
+
+INK = "#24292f"
+WEIGHT = ("#dbe9fb", "#2563ab")  # fill, line
+ACTIVATION = ("#fde8cf", "#c4630d")
+SUM = ("#dcf1de", "#2b7d3c")
+CONTROL = ("#ececf1", "#6b6b7d")
+PLAIN = ("#ffffff", "#8a8a99")
+
+LANES = {"lane 0": 53.0, "lane 1": 72.0, "lane L−1": 98.0}  # left edges
+PEAS = {"PEA 0": 79.0, "PEA 1": 60.0, "PEA P−1": 35.0}  # lower edges
+LANE_WIDTH, PEA_HEIGHT = 14.0, 17.0
+
+Point = tuple[float, float]
+Colours = tuple[str, str]
+
+
+class Drawing:
+    """Boxes, texts and arrows on one pair of axes, in units of the canvas."""
+
+    def __init__(self, axes: Axes) -> None:
+        self._axes = axes
+
+    def box(
+        self, x: float, y: float, width: float, height: float, text: str, colours: Colours, *,
+        size: float = 15, bold: bool = False, rotate: bool = False,
+    ) -> None:  # fmt: skip
+        shape = FancyBboxPatch(
+            (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.9",
+            facecolor=colours[0], edgecolor=colours[1], linewidth=1.5, zorder=3,
+        )  # fmt: skip
+        self._axes.add_patch(shape)
+        self.text(x + width / 2, y + height / 2, text, size=size, bold=bold, angle=90 if rotate else 0)
+
+    def frame(self, x: float, y: float, width: float, height: float, colours: Colours) -> None:
+        """A box around other boxes."""
+        shape = FancyBboxPatch(
+            (x, y), width, height, boxstyle="round,pad=0,rounding_size=1.2",
+            facecolor=colours[0], edgecolor=colours[1], linewidth=1.2, zorder=1,
+        )  # fmt: skip
+        self._axes.add_patch(shape)
+
+    def text(
+        self, x: float, y: float, text: str, *, size: float = 15, bold: bool = False, colour: str = INK,
+        across: str = "center", angle: float = 0,
+    ) -> None:  # fmt: skip
+        self._axes.text(
+            x, y, text, ha=across, va="center", fontsize=size, color=colour, rotation=angle,
+            fontweight="bold" if bold else "normal", linespacing=1.25, zorder=5,
+        )  # fmt: skip
+
+    def line(self, points: list[Point], colour: str, *, width: float = 2.2, dashed: bool = False) -> None:
+        xs, ys = zip(*points, strict=True)
+        style = (0, (4, 2.5)) if dashed else "-"
+        self._axes.plot(
+            xs, ys, color=colour, linewidth=width, linestyle=style, zorder=2, solid_capstyle="round"
+        )
+
+    def arrow(self, *points: Point, colour: str, width: float = 2.2, dashed: bool = False) -> None:
+        """A line along ``points`` with its head at the last one."""
+        if len(points) > 2:
+            self.line(list(points[:-1]), colour, width=width, dashed=dashed)
+        head = FancyArrowPatch(
+            points[-2], points[-1], arrowstyle="-|>,head_length=0.55,head_width=0.26", mutation_scale=13,
+            shrinkA=0, shrinkB=0, color=colour, linewidth=width, linestyle=(0, (4, 2.5)) if dashed else "-",
+            joinstyle="miter", capstyle="butt", zorder=4,
+        )  # fmt: skip
+        self._axes.add_patch(head)
+
+    def dot(self, x: float, y: float, colour: str) -> None:
+        self._axes.plot([x], [y], marker="o", markersize=6, color=colour, zorder=4)
+
+    def cells(self, x: float, y: float, side: float, count: int, colours: Colours) -> None:
+        """count x count small squares."""
+        for i in range(count):
+            for j in range(count):
+                at = (x + i * side, y + j * side)
+                self._axes.add_patch(
+                    Rectangle(at, side, side, facecolor=colours[0], edgecolor=colours[1], lw=0.9, zorder=4)
+                )
+
+
+def draw_control(d: Drawing) -> None:
+    d.box(10, 120, 34, 14, "core\nlayer FSM, counters", CONTROL)
+    d.arrow((0.5, 131), (10, 131), colour=CONTROL[1])
+    d.text(0.5, 133.4, "layers", across="left", colour=CONTROL[1])
+    d.arrow((10, 123), (0.5, 123), colour=CONTROL[1])
+    d.text(0.5, 125.4, "status", across="left", colour=CONTROL[1])
+    d.box(10, 103, 34, 11, "tile controller\nloops, slot pointers", CONTROL)
+    d.arrow((27, 120), (27, 114), colour=CONTROL[1])
+    d.arrow((36, 103), (36, PEAS["PEA 0"] + 13.5), colour=CONTROL[1], dashed=True)
+    d.text(35, 97.7, "tiles", across="right", colour=CONTROL[1])
+    d.arrow((44, 108.5), (LANES["lane 0"], 108.5), colour=CONTROL[1], dashed=True)
+    d.text(48.3, 111, "tiles", colour=CONTROL[1])
+    d.arrow((41, 103), (41, 99.7), (158, 99.7), (158, 96), colour=CONTROL[1], dashed=True)
+    d.text(131, 102, "output tiles", colour=CONTROL[1])
+
+
+def draw_activations(d: Drawing) -> None:
+    line = ACTIVATION[1]
+    right = LANES["lane L−1"] + LANE_WIDTH
+    d.arrow(((53 + right) / 2, 138), ((53 + right) / 2, 131), colour=line)
+    d.text((53 + right) / 2 + 2, 135.5, "activations: tile images", across="left", colour=line)
+    d.box(53, 123, right - 53, 8, "tile loader", ACTIVATION)
+    for name, x in LANES.items():
+        middle = x + LANE_WIDTH / 2
+        d.arrow((middle, 123), (middle, 114), colour=line)
+        d.box(x, 103, LANE_WIDTH, 11, f"AMEM {name.removeprefix('lane ')}\n+ feeder", ACTIVATION)
+        # The records go down a column: a bus beside the lanes, a tap into each.
+        bus = x - 2.4
+        lowest = PEAS["PEA P−1"] + 8.5
+        d.line([(x + 3, 103), (x + 3, 98), (bus, 98), (bus, lowest)], line)
+        for y in PEAS.values():
+            d.arrow((bus, y + 8.5), (x, y + 8.5), colour=line)
+            if y + 8.5 != lowest:
+                d.dot(bus, y + 8.5, line)
+    d.text((LANES["lane 1"] + LANES["lane L−1"] + LANE_WIDTH) / 2, 108.5, "· · ·", size=20, bold=True)
+
+
+def draw_weights(d: Drawing) -> None:
+    line = WEIGHT[1]
+    low, high = PEAS["PEA P−1"] + 3.5, PEAS["PEA 0"] + 13.5
+    d.arrow((0.5, (low + high) / 2), (10, (low + high) / 2), colour=line)
+    d.text(0.5, (low + high) / 2 + 6, "weights:\ntile\nimages", across="left", colour=line)
+    d.box(10, low, 10, high - low, "tile loader", WEIGHT, rotate=True)
+    for name, y in PEAS.items():
+        d.arrow((20, y + 8.5), (28, y + 8.5), colour=line)
+        d.box(28, y + 3.5, 14, 10, f"WMEM {name.removeprefix('PEA ')}\n+ feeder", WEIGHT)
+        # The records go along a row: a bus above the lanes, a tap into each.
+        bus = y + 14.4
+        lanes = [x + LANE_WIDTH / 2 for x in LANES.values()]
+        d.line([(42, y + 11.5), (44.5, y + 11.5), (44.5, bus), (lanes[-1], bus)], line)
+        for x in lanes:
+            d.arrow((x, bus), (x, y + 12), colour=line)
+            if x != lanes[-1]:
+                d.dot(x, bus, line)
+    d.text(35, (PEAS["PEA P−1"] + 13.5 + PEAS["PEA 1"] + 3.5) / 2, "· · ·", size=20, bold=True, angle=90)
+
+
+def draw_peas(d: Drawing) -> None:
+    line = SUM[1]
+    first, last = LANES["lane 0"], LANES["lane L−1"]
+    for name, y in PEAS.items():
+        d.frame(47, y, 84, PEA_HEIGHT, ("#f7f8fa", "#b9bcc6"))
+        d.text(124, y + 14.6, name, bold=True)
+        bus = y + 2.2
+        for x in LANES.values():
+            d.box(x, y + 5, LANE_WIDTH, 7, x_name(x), PLAIN)
+            d.line([(x + LANE_WIDTH / 2, y + 5), (x + LANE_WIDTH / 2, bus)], line)
+            if x != first:
+                d.dot(x + LANE_WIDTH / 2, bus, line)
+        d.text((LANES["lane 1"] + LANE_WIDTH + last - 3) / 2, y + 8.5, "· · ·", size=20, bold=True)
+        d.arrow((first + LANE_WIDTH / 2, bus), (116.5, bus), colour=line)
+        d.box(116.5, y + 1, 13, 11.4, "compen-\nsation\nsubtract", SUM, size=13.5)
+        d.arrow((129.5, y + 6.7), (136, y + 6.7), colour=line)
+        d.box(136, y + 1.7, 12, 10, f"OMEM\n{name.removeprefix('PEA ')}", SUM)
+        d.arrow((148, y + 6.7), (154, y + 6.7), colour=line)
+    middle = (PEAS["PEA P−1"] + PEA_HEIGHT + PEAS["PEA 1"]) / 2
+    d.text(88, middle, "· · ·", size=20, bold=True, angle=90)
+    d.text(142, middle, "· · ·", size=20, bold=True, angle=90)
+
+
+def x_name(x: float) -> str:
+    return next(name for name, left in LANES.items() if left == x)
+
+
+def draw_results(d: Drawing) -> None:
+    line = SUM[1]
+    low, high = PEAS["PEA P−1"], 96.0
+    d.box(154, low, 11, high - low, "result unit: adds the folded bias", SUM, rotate=True)
+    d.arrow((165, (low + high) / 2), (176, (low + high) / 2), colour=line)
+    d.text(176, (low + high) / 2 + 2.6, "results", across="right", colour=line)
+    d.arrow((162, 138), (162, 114), colour=line)
+    d.text(160.5, 135.5, "folded biases", across="right", colour=line)
+    d.box(149, 105, 21, 9, "bias buffer", SUM)
+    d.arrow((162, 105), (162, 96), colour=line)
+
+
+def draw_bank(d: Drawing) -> None:
+    """The inset on the left: from a tile image to records."""
+    d.frame(1, 1, 82, 29, ("#ffffff", "#b9bcc6"))
+    d.text(3.5, 27.3, "A bank of WMEM or AMEM with its feeder", bold=True, across="left")
+    grey = CONTROL[1]
+    d.text(13.5, 22.6, "RAM: tile images", size=13.5)
+    for y, text in ((15.6, "HO entries"), (10.2, "LO slices"), (4.8, "count")):
+        d.box(4, y, 19, 4.8, text, PLAIN, size=13.5)
+    d.box(29.5, 4.8, 8, 15.6, "fetch", CONTROL, rotate=True)
+    d.arrow((23, 12.6), (29.5, 12.6), colour=grey)
+    d.box(43.5, 14, 15, 7.6, "HO FIFO,\nRLE decoder", PLAIN, size=13.5)
+    d.box(43.5, 4.8, 15, 6, "LO FIFO", PLAIN, size=13.5)
+    d.arrow((37.5, 17.8), (43.5, 17.8), colour=grey)
+    d.arrow((37.5, 7.8), (43.5, 7.8), colour=grey)
+    d.box(64.5, 4.8, 7, 16, "record", CONTROL, rotate=True)
+    d.arrow((58.5, 17.8), (64.5, 17.8), colour=grey)
+    d.arrow((58.5, 7.8), (64.5, 7.8), colour=grey)
+    d.arrow((71.5, 12.8), (82.2, 12.8), colour=grey)
+    d.text(77.6, 18, "all slices\nof one k", size=13)
+
+
+def draw_lane(d: Drawing) -> None:
+    """The inset on the right: what a lane is made of."""
+    d.frame(87, 1, 90, 29, ("#ffffff", "#b9bcc6"))
+    d.text(89.5, 27.3, "A lane", bold=True, across="left")
+    grey = CONTROL[1]
+    d.arrow((89, 18.8), (96, 18.8), colour=WEIGHT[1])
+    d.arrow((89, 7.4), (96, 7.4), colour=ACTIVATION[1])
+    d.box(96, 15.8, 12, 6, "FIFO", WEIGHT)
+    d.box(96, 4.4, 12, 6, "FIFO", ACTIVATION)
+    d.arrow((108, 18.8), (114, 18.8), colour=WEIGHT[1])
+    d.arrow((108, 7.4), (114, 7.4), colour=ACTIVATION[1])
+    d.box(114, 4.4, 12, 17.4, "step\nsequencer", CONTROL, rotate=True)
+    d.arrow((126, 18.8), (133, 18.8), colour=grey)
+    d.arrow((126, 7.4), (133, 7.4), colour=grey)
+    d.box(133, 13.6, 27, 13, "", PLAIN)
+    d.cells(135, 15.6, 2.2, 4, ("#f3f0fa", "#7a5fb0"))
+    d.text(152.3, 20, "operator:\n4 × 4\nmultiply-add", size=13)
+    d.box(133, 4.4, 27, 6, "kept-weight sum", PLAIN, size=13.5)
+    d.arrow((160, 20), (176.2, 20), colour=SUM[1])
+    d.arrow((160, 7.4), (176.2, 7.4), colour=SUM[1])
+    d.text(168.5, 13.7, "row by row,\nafter the\nlast k", size=13)
+
+
+def draw(path: Path) -> None:
+    # Text as paths: the picture looks the same everywhere. A fixed salt and no date: the same bytes.
+    settings = {"svg.fonttype": "path", "svg.hashsalt": "sliceforge", "font.family": "DejaVu Sans"}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(17.8, 14.0), facecolor="white")
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, 178)
+        axes.set_ylim(0, 140)
+        axes.set_axis_off()
+        drawing = Drawing(axes)
+        for part in (
+            draw_control, draw_activations, draw_weights, draw_peas, draw_results, draw_bank, draw_lane,
+        ):  # fmt: skip
+            part(drawing)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".svg":
+            figure.savefig(path, metadata={"Date": None, "Creator": None})
+        else:
+            figure.savefig(path, dpi=72, metadata={"Software": None})
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT
+    draw(path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
