@@ -112,6 +112,9 @@ class Array(wiring.Component):
             weights.fresh.eq(controller.weight_fresh),
             activations.dense.eq(1),
             activations.compressed.eq(1),
+            # An HO activation slice has 8 - lo_bits bits; a weight slice may be anything.
+            weights.forbidden.eq(0),
+            activations.forbidden.eq(Cat(0, 0, layer.lo_bits > 5, layer.lo_bits > 4)),
             activations.fresh.eq(controller.activation_fresh),
             controller.run.eq(self.run),
             controller.m.eq(layer.m),
@@ -199,6 +202,7 @@ class Array(wiring.Component):
             (activations.bad_count, ErrorCode.ACTIVATION_COUNT),
             (activations.bad_length, ErrorCode.ACTIVATION_LENGTH),
             (activations.bad_position, ErrorCode.ACTIVATION_POSITION),
+            (activations.bad_slice, ErrorCode.ACTIVATION_SLICE),
             (controller.activation_overflow, ErrorCode.ACTIVATION_RESIDENCY),
         ]
         with m.If(self.error == ErrorCode.NONE):

@@ -32,7 +32,7 @@ class KeptWeightSum(wiring.Component):
     Members
     -------
     step, step_valid : in; as the operator's, in the same cycle.
-    clear : in; sets the sums to 0. Not within LATENCY cycles after a step.
+    clear : in; sets the sums to 0, at the earliest LATENCY cycles after a step.
     row : in; selects the row that stands on ``kept_weights``.
     kept_weights : out; signed.
 
@@ -88,7 +88,7 @@ class CompensationSubtract(wiring.Component):
     Members
     -------
     frequent, lo_bits : in; r and l of the layer, constant while sums pass.
-    i, i_valid : in; a row of accumulators with its sum of kept weights.
+    i : in; a row of accumulators with its sum of kept weights.
     sums : out; v sums, signed 32 bits, LATENCY cycles after the input.
 
     Latency: LATENCY cycles. No flow control: a row every cycle.

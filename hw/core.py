@@ -1,6 +1,6 @@
 """Core: takes a layer descriptor, runs the array on the load streams, and says what became of the layer."""
 
-from amaranth import ClockDomain, ClockSignal, Module, Mux, ResetSignal, Signal
+from amaranth import ClockDomain, ClockSignal, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -75,8 +75,10 @@ class Core(wiring.Component):
         m.submodules.array = place(platform, array, "array", domain="run")
         m.d.comb += [ClockSignal("run").eq(ClockSignal()), array.layer.eq(layer)]
 
-        held = Signal(init=1)  # a register, so that the reset is free of glitches
-        m.d.comb += run_domain.rst.eq(held | ResetSignal())
+        # Its reset is a register that the core's own reset sets: free of glitches, and of a long net from
+        # the port (which would also make simulators evaluate the whole array for each change of a port).
+        held = Signal(init=1)
+        m.d.comb += run_domain.rst.eq(held)
 
         status = self.status.p
         running, drain = Signal(), Signal()

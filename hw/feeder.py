@@ -13,14 +13,14 @@ __all__ = ["COUNT_BITS", "Feeder"]
 COUNT_BITS = 8
 """Width of a tile's entry count in its header."""
 
-_GRANULES_AHEAD = 2  # covers the two cycles from a granule's last use to its successor's arrival
+_GRANULES_AHEAD = 3  # covers the cycles from the last fetch of a tile to the arrival of the next one's first
 _TILES_AHEAD = 4  # lets the feeders of an array drift apart by some tiles
 
 
 class Feeder(wiring.Component):
     """Reads tile images from a bank: header, LO and HO granules; gives a record a position.
 
-    The granules of a tile are fetched ahead of their use, LO and HO through one read port, so the next
+    The granules of a tile are fetched ahead of their use, LO and HO through one read port, so that the next
     tile starts without a gap. HO vectors are run-length decoded (`RLEDecoder`).
 
     Parameters
@@ -31,13 +31,17 @@ class Feeder(wiring.Component):
     Members
     -------
     dense : in; LO slices a position in this layer (1..layout.dense), constant during a layer.
+    forbidden : in; bits that no slice of an HO vector may have set, constant during a layer.
     tiles : stream in; the tiles to read.
     address, read, granule : out, out, in; the bank's read port. Data stands one cycle after ``read``.
     records : stream out.
     slot_freed : out; high for a cycle when a tile that was to be released has been read.
     malformed : out; high, until reset, after an entry that lies past its tile.
+    bad_slice : out; high, until reset, after an HO slice with a forbidden bit.
 
-    Latency: 6 cycles from tile to first record. Throughput: a record a cycle, one slice or two.
+    Latency: 6 cycles from tile to first record, 7 if the tile has HO entries.
+    Throughput: a record a cycle; with two LO slices, or fewer than 16 positions, a tile may take a cycle
+    more. But no tile takes fewer cycles than it has granules in its slot, header included, and one more.
     Flow control: valid/ready on both streams.
     Tested range: vector 2, 4, 8; dense 1, 2; run_bits 1..6; tile_k 4..64.
     """
@@ -49,6 +53,7 @@ class Feeder(wiring.Component):
         super().__init__(
             {
                 "dense": In(range(layout.dense + 1)),
+                "forbidden": In(4),
                 "tiles": In(stream.Signature(self._tile)),
                 "address": Out(address_bits),
                 "read": Out(1),
@@ -56,6 +61,7 @@ class Feeder(wiring.Component):
                 "records": Out(stream.Signature(record_layout(layout.vector, layout.dense))),
                 "slot_freed": Out(1),
                 "malformed": Out(1),
+                "bad_slice": Out(1),
             }
         )
 
@@ -84,6 +90,7 @@ class Feeder(wiring.Component):
         lo_address, ho_address = Signal.like(self.address), Signal.like(self.address)
         lo_coming, ho_coming = Signal(), Signal()  # the granule read in the cycle before
         lo_room, ho_room = Signal(), Signal()
+        lo_reads, ho_reads = Signal(), Signal()
         m.d.comb += [
             lo.i.payload.eq(self.granule),
             lo.i.valid.eq(lo_coming),
@@ -116,17 +123,22 @@ class Feeder(wiring.Component):
                 ]
                 m.next = "FETCH"
             with m.State("FETCH"):
-                with m.If((lo_left != 0) & lo_room):
+                m.d.comb += [
+                    lo_reads.eq((lo_left != 0) & lo_room),
+                    ho_reads.eq(~lo_reads & (ho_left != 0) & ho_room),
+                ]
+                with m.If(lo_reads):
                     m.d.comb += [self.address.eq(lo_address), self.read.eq(1)]
                     m.d.sync += [lo_coming.eq(1), lo_left.eq(lo_left - 1), lo_address.eq(lo_address + 1)]
-                with m.Elif((ho_left != 0) & ho_room):
+                with m.Elif(ho_reads):
                     m.d.comb += [self.address.eq(ho_address), self.read.eq(1)]
                     m.d.sync += [ho_coming.eq(1), ho_address.eq(ho_address + 1)]
                     with m.If(ho_left > layout.entries_per_granule):
                         m.d.sync += ho_left.eq(ho_left - layout.entries_per_granule)
                     with m.Else():
                         m.d.sync += ho_left.eq(0)
-                with m.If((lo_left == 0) & (ho_left == 0)):
+                ho_ends = (ho_left == 0) | (ho_reads & (ho_left <= layout.entries_per_granule))
+                with m.If((lo_left == lo_reads) & ho_ends):
                     m.next = "HEADER"
 
     def _decode(self, m, infos, lo, ho):
@@ -185,5 +197,7 @@ class Feeder(wiring.Component):
             self.slot_freed.eq(tile_ends & info.release),
             self.malformed.eq(decoder.malformed),
         ]
+        with m.If(moves & (vector.data & self.forbidden.replicate(layout.vector)).any()):
+            m.d.sync += self.bad_slice.eq(1)
         with m.If(room):
             m.d.sync += [self.records.valid.eq(moves), self.records.payload.eq(record)]

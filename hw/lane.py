@@ -33,9 +33,11 @@ class Lane(wiring.Component):
     sums : stream out; `vector` rows of accumulators an output tile.
     busy : out; an outer product is issued in this cycle.
 
-    Latency: 1 cycle from record to step, then the operator's. Throughput: an outer product a cycle.
+    Latency: 1 cycle from record to step, then the operator's to the first row of sums.
+    Throughput: an outer product a cycle; after a tile's last, `Operator.LATENCY + vector - 1` cycles
+    without one while its sums leave (and 1 for each cycle in which they are not taken).
     Flow control: valid/ready; ``ready`` of the inputs is a register, independent of their valid.
-    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; fifo_depth 2..8.
+    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; fifo_depth 2..64.
     """
 
     def __init__(self, *, vector, weight_slices, accumulator_bits, fifo_depth):
@@ -97,11 +99,11 @@ class Lane(wiring.Component):
                     m.d.sync += [slice_index.eq(0), ending.eq(weight.last)]
 
         # The sums leave when the last step has reached the accumulators.
-        settling = Signal(range(operator.LATENCY + 1))
+        settling = Signal(range(operator.LATENCY))
         row = Signal(range(self.parameters["vector"]))
         last_row = Signal()
         m.d.comb += [
-            self.sums.valid.eq(ending & (settling == operator.LATENCY)),
+            self.sums.valid.eq(ending & (settling == operator.LATENCY - 1)),
             last_row.eq(row == self.parameters["vector"] - 1),
         ]
         with m.If(ending & ~self.sums.valid):

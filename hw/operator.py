@@ -36,12 +36,13 @@ class Operator(wiring.Component):
     Members
     -------
     step, step_valid : in; an outer product, issued in the cycle in which step_valid is high.
-    clear : in; sets all accumulators to 0. Not within LATENCY cycles after a step.
+    clear : in; sets all accumulators to 0, at the earliest LATENCY cycles after a step.
     row : in; selects the row of accumulators that stands on ``sums``.
     sums : out; v accumulators of the row. Complete LATENCY cycles after the last step.
 
     Latency: LATENCY cycles from step to accumulator. No flow control: a step is taken every cycle.
-    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; every pair of slice values.
+    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; accumulator_bits 16..32; every pair of
+    slice values.
     """
 
     LATENCY = 3  # operand registers, product registers, accumulators

@@ -46,6 +46,8 @@ class ErrorCode(enum.Enum, shape=5):
     ACTIVATION_POSITION = 18
     ACTIVATION_RESIDENCY = 19
     """As for weights; the activations are to stay in AMEM over all output rows."""
+    ACTIVATION_SLICE = 20
+    """An HO activation slice has more than 8 - lo_bits bits."""
 
 
 def layer_layout(weight_slices):

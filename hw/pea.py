@@ -36,8 +36,9 @@ class PEA(wiring.Component):
     tile_done : out; high with a tile's last sums.
     products : out; outer products issued in the cycle before.
 
-    Latency: lane, 1 cycle of selection, then the compensation's.
-    Tested range: lanes 1..5 alone, 16 in the core; vector 2, 4, 8; weight_slices 1, 2, 3.
+    Latency: the lane's, then the compensation's. Throughput: a row of sums a cycle.
+    Tested range: lanes 1..5 alone, 16 in the core; vector 2, 4, 8; weight_slices 1, 2, 3;
+    output_slots 1..7.
     """
 
     def __init__(self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, output_slots):

@@ -30,7 +30,7 @@ class ResultUnit(wiring.Component):
     bias_row, bias, bias_available, bias_release : the bias buffer's read side.
     results : stream out.
 
-    Latency: LATENCY cycles from address to result. Throughput: a beat a cycle.
+    Latency: LATENCY cycles from address to the output FIFO, 1 through it. Throughput: a beat a cycle.
     Flow control: valid/ready; the pipeline behind the address has no stall, so an address is only issued
     while the output FIFO has a place for its result.
     """

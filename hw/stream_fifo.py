@@ -12,7 +12,8 @@ class StreamFIFO(wiring.Component):
     """First in, first out; `depth` payloads of `shape`.
 
     Members: ``i`` stream in, ``o`` stream out, ``level`` out: payloads inside.
-    Latency: 1 cycle from ``i`` to ``o``. Ready of ``i`` and valid of ``o`` are independent of each other.
+    Latency: 1 cycle from ``i`` to ``o``. Throughput: a payload a cycle.
+    Flow control: ``i.ready`` and ``o.valid`` follow from ``level`` alone. Tested range: depth 2..64.
     """
 
     def __init__(self, shape, *, depth):

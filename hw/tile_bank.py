@@ -23,7 +23,7 @@ class TileBank(wiring.Component):
     -------
     write, write_address, write_granule : in; a granule is written in this cycle.
     write_header, write_count : in; instead of the granule, the tile's entry count is written.
-    dense, tiles, records, slot_freed, malformed : the feeder's.
+    dense, forbidden, tiles, records, slot_freed, malformed, bad_slice : the feeder's.
 
     Latency, throughput, flow control: the feeder's. Tested range: slots 2..102.
     """
@@ -41,10 +41,12 @@ class TileBank(wiring.Component):
                 "write_header": In(1),
                 "write_count": In(COUNT_BITS),
                 "dense": In(range(layout.dense + 1)),
+                "forbidden": In(4),
                 "tiles": In(stream.Signature(tile_layout(layout.tile_k, address_bits))),
                 "records": Out(stream.Signature(record_layout(layout.vector, layout.dense))),
                 "slot_freed": Out(1),
                 "malformed": Out(1),
+                "bad_slice": Out(1),
             }
         )
 
@@ -62,7 +64,9 @@ class TileBank(wiring.Component):
             feeder.granule.eq(read.data),
             feeder.dense.eq(self.dense),
             self.slot_freed.eq(feeder.slot_freed),
+            feeder.forbidden.eq(self.forbidden),
             self.malformed.eq(feeder.malformed),
+            self.bad_slice.eq(feeder.bad_slice),
         ]
         wiring.connect(m, wiring.flipped(self.tiles), feeder.tiles)
         wiring.connect(m, feeder.records, wiring.flipped(self.records))

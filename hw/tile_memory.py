@@ -30,7 +30,8 @@ class TileMemory(wiring.Component):
         valid and ready are both high, and valid may depend on ready.
     fresh : in; with ``tiles``: the tile is read for the first time, so it must have arrived.
     records_{b} : stream out; the records of bank b.
-    bad_position : out; high, until reset, after a malformed stream in any bank.
+    forbidden : in; as the feeder's.
+    bad_position, bad_slice : out; high, until reset, after a malformed stream or a forbidden bit in a bank.
 
     Latency: the loader's and the feeder's. Tested range: banks 1..16; slots 2..102.
     """
@@ -51,6 +52,7 @@ class TileMemory(wiring.Component):
                 "columns_share": In(1),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
+                "forbidden": In(4),
                 "beats": In(stream.Signature(beat_layout(layout.granule_bits, ways))),
                 "tiles": In(stream.Signature(tile_layout(layout.tile_k, address_bits))),
                 "fresh": In(1),
@@ -58,6 +60,7 @@ class TileMemory(wiring.Component):
                 "bad_count": Out(1),
                 "bad_length": Out(1),
                 "bad_position": Out(1),
+                "bad_slice": Out(1),
             }
         )
 
@@ -102,6 +105,7 @@ class TileMemory(wiring.Component):
             released.append(ahead != 0)
             m.d.comb += [
                 bank.dense.eq(self.dense),
+                bank.forbidden.eq(self.forbidden),
                 bank.tiles.payload.eq(self.tiles.payload),
                 bank.tiles.valid.eq(passes),
                 bank.write.eq(loader.write[b]),
@@ -115,6 +119,7 @@ class TileMemory(wiring.Component):
             all_released.eq(Cat(released).all()),
             loader.space.eq(used != slots),
             self.bad_position.eq(Cat(bank.malformed for bank in banks).any()),
+            self.bad_slice.eq(Cat(bank.bad_slice for bank in banks).any()),
         ]
         m.d.sync += used.eq(used + loader.loaded - all_released)
         return m

@@ -41,6 +41,10 @@ _FLAGS = [
     "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-CASEINCOMPLETE",
 ]  # fmt: skip
 
+# From this many PEAs on they share one compiled PEA, else the code of all of them outgrows the caches.
+# Measured on panacea: compiles in 40 s instead of 140 s, and simulates as fast.
+_SHARED_PEAS = 8
+
 
 @dataclass(frozen=True)
 class CoreRun:
@@ -125,19 +129,24 @@ def build_core(config: AcceleratorConfig) -> Path:
     def build(folder: Path) -> None:
         (folder / "core.v").write_text(generate_verilog(config), encoding="utf-8")
         (folder / "core_harness.cpp").write_text(harness, encoding="utf-8")
+        shared = []
+        if config.pea_count >= _SHARED_PEAS:
+            block = f'`verilator_config\nhier_block -module "{config.module}_pea"\n'
+            (folder / "hierarchy.vlt").write_text(block, encoding="utf-8")
+            shared = ["--hierarchical", "-Wno-UNOPTFLAT", "hierarchy.vlt"]
         command = [
             "verilator", "--cc", "--exe", "--build", "-j", "2", "--prefix", "Vcore",
             "--top-module", config.module, *_FLAGS, "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared",
-            "-o", "libcore.so", "--Mdir", "obj", "core.v", "../core_harness.cpp",
+            "-o", "libcore.so", "--Mdir", "obj", *shared, "core.v", "../core_harness.cpp",
         ]  # fmt: skip
-        done = subprocess.run(
-            command, cwd=folder, env=verilator_env(), capture_output=True, text=True, check=False
-        )
+        env = verilator_env()
+        env["MAKEFLAGS"] = f"{env.get('MAKEFLAGS', '')} OPT_FAST=-O2".strip()
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"Verilator failed on the core of {config.name}:\n{done.stderr[-4000:]}")
 
     # Not the Verilog itself: making it takes longer than looking the library up.
-    key = [repr(config), *generator_identity(), harness, *_FLAGS, *build_identity()]
+    key = [repr(config), *generator_identity(), harness, *_FLAGS, str(_SHARED_PEAS), *build_identity()]
     return cached_build(key, build, f"core-{config.name}") / "obj" / "libcore.so"
 
 

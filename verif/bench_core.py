@@ -256,6 +256,12 @@ async def stops_at_malformed_images(dut: Any, operand: str, stall: float) -> Non
     compressible = operand == "activation" or machine.weight_slices > 1
     if compressible:
         cases.append(("POSITION", {stream: past_the_tile(layer, payloads, operand)}))
+    if operand == "activation":  # all kept, and one HO slice of more than 8 - lo_bits bits
+        bad = random_layer(rng("slice"), machine, full, weight_bits=4, lo_bits=6, activation_sparsity=0.0)
+        wrong = replace_first_entry(bad, bad.activation_beats())
+        await bench.fail(bad, ErrorCode.ACTIVATION_SLICE, activations=wrong)
+        bench.send(good)
+        await bench.receive(good)
     for kind, replace in cases:
         await bench.fail(layer, code(kind), **replace)
         bench.send(good)
@@ -294,6 +300,18 @@ def past_the_tile(layer: Layer, payloads: list[int], operand: str) -> list[int]:
         entries | last_bit,
         *payloads[end + 1 :],
     ]
+
+
+def replace_first_entry(layer: Layer, payloads: list[int]) -> list[int]:
+    """The layer's beats with all bits of the first slice of bank 0's first entry set; all is kept."""
+    machine = layer.config
+    layout = machine.activation_layout
+    header = -(-(-(-machine.lanes // machine.load_ways)) // (layout.granule_bits // 8))
+    depth = -(-machine.lanes // machine.load_ways)
+    first = header + depth * layout.lo_granules(machine.tile_k, 1)
+    changed = list(payloads)
+    changed[first] |= 15 << layout.run_bits
+    return changed
 
 
 @cocotb.test()

@@ -29,7 +29,8 @@ _BUILD_ARGS = {
         "--x-initial", "unique", "--output-split", "5000", "--output-split-cfuncs", "500",
         "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-CASEINCOMPLETE",
     ],
-    "icarus": ["-g2012"],
+    # As Verilog, not SystemVerilog: only then does Yosys' `always @*` run at the start, instead of leaving X.
+    "icarus": ["-g2005"],
 }  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""Bench of hw/loop_counter.py: every tile of many totals, pauses, several rounds, reset in the middle."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cocotb
+from cocotb.triggers import FallingEdge, ReadOnly
+
+from sliceforge.hw.loop_counter import LoopCounter
+from sliceforge.verif.simulation import parameters
+from sliceforge.verif.streams import reset, start
+
+CASES = [{"width": 8, "step": 16}, {"width": 6, "step": 1}, {"width": 24, "step": 12}]
+
+
+def component(p: dict[str, Any]) -> LoopCounter:
+    return LoopCounter(**p)
+
+
+def tiles(total: int, step: int) -> list[tuple[int, int, int]]:
+    """(length, first, last) of each tile."""
+    starts = range(0, total, step)
+    return [(min(step, total - k), int(k == 0), int(k + step >= total)) for k in starts]
+
+
+async def check(dut: Any, expected: tuple[int, int, int]) -> None:
+    await ReadOnly()
+    assert (int(dut.length.value), int(dut.first.value), int(dut.last.value)) == expected
+    await FallingEdge(dut.clk)
+
+
+@cocotb.test()
+async def counts_tiles_round_after_round(dut: Any) -> None:
+    p = parameters()
+    rng = random.Random(cocotb.RANDOM_SEED)
+    largest = min((1 << p["width"]) - 1, 20 * p["step"])
+    step = p["step"]
+    totals = {1, max(1, step - 1), step, min(step + 1, largest), largest, rng.randint(1, largest)}
+    await start(dut, total=1, next=0)
+    for total in sorted(totals):
+        dut.total.value = total
+        for _ in range(2):
+            for tile in tiles(total, step):
+                while rng.random() < 0.4:  # the tile stays until next
+                    await check(dut, tile)
+                dut.next.value = 1
+                await check(dut, tile)
+                dut.next.value = 0
+    await check(dut, tiles(total, step)[0])
+
+
+@cocotb.test()
+async def starts_anew_at_reset(dut: Any) -> None:
+    step = parameters()["step"]
+    await start(dut, total=3 * step, next=0)
+    dut.next.value = 1
+    await check(dut, (step, 1, 0))
+    await check(dut, (step, 0, 0))
+    dut.next.value = 0
+    await check(dut, (step, 0, 1))
+    await reset(dut)
+    await check(dut, (step, 1, 0))
