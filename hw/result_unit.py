@@ -33,6 +33,7 @@ class ResultUnit(wiring.Component):
     Latency: LATENCY cycles from address to the output FIFO, 1 through it. Throughput: a beat a cycle.
     Flow control: valid/ready; the pipeline behind the address has no stall, so an address is only issued
     while the output FIFO has a place for its result.
+    Tested range: pea_count 1..3, lanes 1..6, vector 2, 4, 8, slots 2..4, result_lanes 1, 2, 4.
     """
 
     LATENCY = 3  # bank, selection, sum

@@ -25,7 +25,7 @@ class TileBank(wiring.Component):
     write_header, write_count : in; instead of the granule, the tile's entry count is written.
     dense, forbidden, tiles, records, slot_freed, malformed, bad_slice : the feeder's.
 
-    Latency, throughput, flow control: the feeder's. Tested range: slots 2..102.
+    Latency, throughput, flow control: the feeder's. Tested range: vector 2, 4, 8; dense 1, 2; slots 2..102.
     """
 
     def __init__(self, *, layout, slots):

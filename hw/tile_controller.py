@@ -89,7 +89,8 @@ class TileController(wiring.Component):
     output_tiles : stream out; each output tile, when its last k-tile is issued.
     weight_overflow, activation_overflow : out; a resident operand does not fit. Issuing has stopped.
 
-    Latency: 0. Throughput: a k-tile a cycle. Tested range: M, N, K from 1 to several tiles.
+    Latency: 0. Throughput: a k-tile a cycle. Tested range: M and N of 1 to 5 tiles, K of 1 to 8
+    and more than a memory has slots; slots 2..102.
     """
 
     def __init__(self, *, tile_m, tile_n, tile_k, k_bits, weight_memory, activation_memory):

@@ -44,7 +44,7 @@ class TileLoader(wiring.Component):
 
     Latency: 0 (writes in the cycle in which a beat is taken). Throughput: a beat a cycle.
     Flow control: valid/ready on ``beats``; ``ready`` does not depend on valid.
-    Tested range: banks 1..16, ways 1..4; K from 1 to several tiles.
+    Tested range: banks 1..16, ways 1, 2, 4, more than banks too; M, N, K of 1 to 3 tiles.
     """
 
     def __init__(self, *, layout, banks, ways, slots, tile_m, tile_n, k_bits):

@@ -33,7 +33,7 @@ class TileMemory(wiring.Component):
     forbidden : in; as the feeder's.
     bad_position, bad_slice : out; high, until reset, after a malformed stream or a forbidden bit in a bank.
 
-    Latency: the loader's and the feeder's. Tested range: banks 1..16; slots 2..102.
+    Latency: the loader's and the feeder's. Tested range: banks 1..16, ways 1, 2, 4; slots 2..18.
     """
 
     def __init__(self, *, name, layout, banks, ways, slots, tile_m, tile_n, k_bits):

@@ -30,7 +30,7 @@ CASES = [
     },
     {
         "name": "activation", "layout": {"vector": 4, "dense": 1, "run_bits": 4, "tile_k": 32},
-        "banks": 16, "ways": 4, "slots": 30, "tile_m": 64, "tile_n": 64, "k_bits": 13,
+        "banks": 16, "ways": 4, "slots": 18, "tile_m": 64, "tile_n": 64, "k_bits": 13,
     },
 ]  # fmt: skip
 
