@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# (a block that is placed as an instance of a shared module only lends its ports)
 """Array: the PEAs, fed by both tile memories under the tile controller, and the way out of the results.
 
 All that a layer runs through, from load streams to result stream. It is held in reset between layers.

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# (a block that is placed as an instance of a shared module only lends its ports)
 """Core: takes a layer descriptor, runs the array on the load streams, and says what became of the layer."""
 
 from amaranth import ClockDomain, ClockSignal, Module, Mux, Signal

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# (a block that is placed as an instance of a shared module only lends its ports)
 """Processing element array (PEA): the lanes that share v rows of weights, and the way out for their sums."""
 
 from amaranth import Array, Cat, Module, Mux, Signal

@@ -1,6 +1,6 @@
 """Tile loader: takes tile images from a load stream and writes them into the banks of a tile memory."""
 
-from amaranth import Array, Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -56,6 +56,9 @@ class TileLoader(wiring.Component):
         self._banks = banks
         self._ways = ways
         self._slots = slots
+        self._counts_a_beat = layout.granule_bits // COUNT_BITS  # of one way
+        # Entries that each bank still has to receive; the lowest bank of a way with some is served.
+        self._left = [Signal(COUNT_BITS, name=f"left_{b}") for b in range(banks)]
         address_bits = (slots * layout.slot_granules - 1).bit_length()
         super().__init__(
             {
@@ -83,44 +86,24 @@ class TileLoader(wiring.Component):
         m = Module()
         layout, ways = self._layout, self._ways
         depth = -(-self._banks // ways)  # banks of a way
-        counts_a_beat = layout.granule_bits // COUNT_BITS
-        header_beats = -(-depth // counts_a_beat)
-
-        p = self.parameters
-        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=p["tile_m"])
-        m.submodules.column_loop = columns = LoopCounter(width=DIM_BITS, step=p["tile_n"])
-        m.submodules.k_loop = positions = LoopCounter(width=p["k_bits"], step=layout.tile_k)
-        complete = Signal()  # what comes now belongs to the next layer
-        last_column = columns.last | self.columns_share
-        m.d.comb += [
-            rows.total.eq(self.m),
-            columns.total.eq(self.n),
-            positions.total.eq(self.k),
-            positions.next.eq(self.loaded),
-            columns.next.eq(positions.next & positions.last & ~self.columns_share),
-            rows.next.eq(positions.next & positions.last & last_column),
-        ]
-        with m.If(rows.next & (rows.last | self.rows_share)):
-            m.d.sync += complete.eq(1)
-        base = Signal.like(self.write_address_0)  # of the slot that the next image goes to
+        header_beats = -(-depth // self._counts_a_beat)
+        length, complete = self._count_images(m)
 
         taken = Signal()
         ends = Signal()  # this beat completes the image
         granules = Signal(range(layout.ho_base))  # of a bank's LO section
         m.d.comb += [
             taken.eq(self.beats.valid & self.beats.ready),
-            granules.eq(lo_granules(positions.length, self.dense, layout.dense)),
+            granules.eq(lo_granules(length, self.dense, layout.dense)),
         ]
-
-        # Entries that each bank still has to receive; the lowest bank of a way with some is served.
-        left = Array(Signal(COUNT_BITS, name=f"left_{b}") for b in range(self._banks))
-        way_ends = Signal(ways)  # at most one more granule for this way
-        empty = Signal(ways)
 
         part = Signal(index(header_beats))  # beat of the header
         bank = Signal(index(depth))  # of each way, in the LO section
         granule = Signal(range(layout.ho_base))  # of the bank, in the LO section
-        offsets = [Signal(range(layout.slot_granules), name=f"offset_{w}") for w in range(ways)]
+        way_ends = Signal(ways)  # at most one more HO granule for this way
+        way_empty = Signal(ways)  # none
+        last_lo = Signal()
+        m.d.comb += last_lo.eq((bank == depth - 1) & (granule + 1 == granules))
         with m.FSM(name="section") as section:
             with m.State("HEADER"):
                 m.d.comb += [self.beats.ready.eq(self.space & ~complete), self.write_header.eq(1)]
@@ -130,23 +113,20 @@ class TileLoader(wiring.Component):
                         m.d.sync += part.eq(0)
                         m.next = "LO"
             with m.State("LO"):
-                m.d.comb += [self.beats.ready.eq(1), ends.eq((bank == depth - 1) & empty.all())]
+                m.d.comb += [self.beats.ready.eq(1), ends.eq(last_lo & way_empty.all())]
                 with m.If(taken):
                     m.d.sync += granule.eq(granule + 1)
                     with m.If(granule + 1 == granules):
                         m.d.sync += [granule.eq(0), bank.eq(bank + 1)]
-                        with m.If(bank == depth - 1):
-                            m.d.sync += bank.eq(0)
-                            m.next = "HO"
-                            with m.If(ends):
-                                m.next = "HEADER"
-                with m.If(granule + 1 != granules):
-                    m.d.comb += ends.eq(0)
+                    with m.If(last_lo):
+                        m.d.sync += bank.eq(0)
+                        m.next = "HO"
+                    with m.If(ends):
+                        m.next = "HEADER"
             with m.State("HO"):
-                m.d.comb += [self.beats.ready.eq(1), ends.eq((way_ends | empty).all())]
+                m.d.comb += [self.beats.ready.eq(1), ends.eq((way_ends | way_empty).all())]
                 with m.If(taken & ends):
                     m.next = "HEADER"
-        in_header, in_lo, in_ho = (section.ongoing(s) for s in ("HEADER", "LO", "HO"))
 
         # A malformed image stops the loader until reset.
         bad_counts = Signal(self._banks)
@@ -157,42 +137,74 @@ class TileLoader(wiring.Component):
         with m.If(self.bad_count | self.bad_length):
             m.d.comb += self.beats.ready.eq(0)
 
+        base = Signal.like(self.write_address_0)  # of the slot that the image goes to
         m.d.comb += self.loaded.eq(taken & ends & self.beats.p.last)
         with m.If(self.loaded):
             m.d.sync += base.eq(base + layout.slot_granules)
             with m.If(base == (self._slots - 1) * layout.slot_granules):
                 m.d.sync += base.eq(0)
 
-        for w in range(ways):
-            banks = range(w, self._banks, ways)
-            beat = self.beats.p.granules[w]
-            busy = Cat(left[b] != 0 for b in banks)
-            last = Cat(left[b] <= layout.entries_per_granule for b in banks)
-            serves = [busy[t] & ~busy[:t].any() for t in range(len(banks))]
-            bank_ends = Cat(served & ends_it for served, ends_it in zip(serves, last, strict=True)).any()
+        in_lo, in_ho = section.ongoing("LO"), section.ongoing("HO")
+        for way in range(ways):
+            offset, served = self._serve_way(m, way, taken & in_ho, way_ends[way], way_empty[way])
             m.d.comb += [
-                empty[w].eq(~busy.any()),
-                # The served bank gets its last granule, and no bank after it waits for any.
-                way_ends[w].eq(
-                    Cat(served & last[t] & ~busy[t + 1 :].any() for t, served in enumerate(serves)).any()
-                ),
-                getattr(self, f"write_granule_{w}").eq(beat),
-                getattr(self, f"write_address_{w}").eq(
-                    base + Mux(in_header, 0, Mux(in_lo, granule + 1, offsets[w] + layout.ho_base))
+                getattr(self, f"write_granule_{way}").eq(self.beats.p.granules[way]),
+                getattr(self, f"write_address_{way}").eq(
+                    base + Mux(section.ongoing("HEADER"), 0, Mux(in_lo, granule + 1, offset))
                 ),
             ]
-            with m.If(taken & in_ho & ~empty[w]):
-                m.d.sync += offsets[w].eq(Mux(bank_ends, 0, offsets[w] + 1))
-            for t, b in enumerate(banks):
-                count = beat.word_select(t % counts_a_beat, COUNT_BITS)
-                header_here = in_header & (part == t // counts_a_beat)
+            for t, b in enumerate(range(way, self._banks, ways)):
+                header_here = section.ongoing("HEADER") & (part == t // self._counts_a_beat)
+                count = self.beats.p.granules[way].word_select(t % self._counts_a_beat, COUNT_BITS)
                 m.d.comb += [
                     self.write_counts[b].eq(count),
-                    self.write[b].eq(taken & (header_here | (in_lo & (bank == t)) | (in_ho & serves[t]))),
-                    bad_counts[b].eq(header_here & (count > Mux(self.compressed, positions.length, 0))),
+                    self.write[b].eq(taken & (header_here | (in_lo & (bank == t)) | (in_ho & served[t]))),
+                    bad_counts[b].eq(header_here & (count > Mux(self.compressed, length, 0))),
                 ]
                 with m.If(taken & header_here):
-                    m.d.sync += left[b].eq(count)
-                with m.Elif(taken & in_ho & serves[t]):
-                    m.d.sync += left[b].eq(Mux(last[t], 0, left[b] - layout.entries_per_granule))
+                    m.d.sync += self._left[b].eq(count)
         return m
+
+    def _count_images(self, m):
+        """The loop nest: returns the present image's positions, and whether the layer's last one is in."""
+        p = self.parameters
+        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=p["tile_m"])
+        m.submodules.column_loop = columns = LoopCounter(width=DIM_BITS, step=p["tile_n"])
+        m.submodules.k_loop = positions = LoopCounter(width=p["k_bits"], step=self._layout.tile_k)
+        complete = Signal()  # what comes now belongs to the next layer
+        m.d.comb += [
+            rows.total.eq(self.m),
+            columns.total.eq(self.n),
+            positions.total.eq(self.k),
+            positions.next.eq(self.loaded),
+            columns.next.eq(positions.next & positions.last & ~self.columns_share),
+            rows.next.eq(positions.next & positions.last & (columns.last | self.columns_share)),
+        ]
+        with m.If(rows.next & (rows.last | self.rows_share)):
+            m.d.sync += complete.eq(1)
+        return positions.length, complete
+
+    def _serve_way(self, m, way, takes, ends, empty):
+        """HO section of one way: its banks are served one after another, those without entries skipped.
+
+        Returns the granule's offset in the slot, and a flag for each bank: it is served.
+        """
+        layout = self._layout
+        banks = range(way, self._banks, self._ways)
+        busy = Cat(self._left[b] != 0 for b in banks)
+        last = Cat(self._left[b] <= layout.entries_per_granule for b in banks)
+        served = [busy[t] & ~busy[:t].any() for t in range(len(banks))]
+        granule = Signal(range(layout.slot_granules), name=f"granule_{way}")
+        m.d.comb += [
+            empty.eq(~busy.any()),
+            # The served bank gets its last granule, and no bank after it waits for any.
+            ends.eq(Cat(served[t] & last[t] & ~busy[t + 1 :].any() for t in range(len(banks))).any()),
+        ]
+        with m.If(takes):
+            for t, b in enumerate(banks):
+                with m.If(served[t]):
+                    left = self._left[b] - layout.entries_per_granule
+                    m.d.sync += [self._left[b].eq(Mux(last[t], 0, left)), granule.eq(granule + 1)]
+                    with m.If(last[t]):
+                        m.d.sync += granule.eq(0)
+        return granule + layout.ho_base, served

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# (a block that is placed as an instance of a shared module only lends its ports)
 """Tile memory (WMEM or AMEM): a loader, a bank for each PEA or lane, and the accounting of slots."""
 
 from amaranth import Cat, Module, Signal

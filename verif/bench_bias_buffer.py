@@ -11,8 +11,7 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.hw.bias_buffer import BiasBuffer
 from sliceforge.hw.payloads import bias_layout
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Source, reset
-from sliceforge.verif.tiles import begin
+from sliceforge.verif.streams import STALLS, Source, reset, start
 
 CASES = [{"tile_m": 8}, {"tile_m": 2}, {"tile_m": 20}, {"tile_m": 64}]
 
@@ -71,7 +70,7 @@ def row_counts() -> list[int]:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(stall=STALLS)
 async def holds_biases(dut: Any, stall: float) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for m in row_counts():
         bench = Bench(dut, stall, m)
         await bench.finish(columns=bench.rng.randint(1, 3))
@@ -82,7 +81,7 @@ async def holds_biases(dut: Any, stall: float) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def takes_two_rows_of_tiles_ahead(dut: Any) -> None:
     """A bias a cycle until both halves are full; a half more when one is done."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     tile_m = parameters()["tile_m"]
     bench = Bench(dut, 0.0, 5 * tile_m)
     await ClockCycles(dut.clk, 2 * tile_m + 1)
@@ -102,7 +101,7 @@ async def takes_two_rows_of_tiles_ahead(dut: Any) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def forgets_a_layer_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     tile_m = parameters()["tile_m"]
     for stall in (0.1, 0.2, 0.3, 0.0):
         bench = Bench(dut, stall, 3 * tile_m - 1)

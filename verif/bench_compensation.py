@@ -94,7 +94,7 @@ class SumBench:
 
 
 async def begin_sum(dut: Any) -> SumBench:
-    await start(dut, step=0, step_valid=0, clear=0, row=0)
+    await start(dut, component(parameters()), step=0, step_valid=0, clear=0, row=0)
     return SumBench(dut)
 
 
@@ -203,7 +203,7 @@ def subtract_rows(p: dict[str, Any], rng: np.random.Generator, frequent: int, lo
 @cocotb.parametrize(lo_bits=[4, 5, 6])
 async def subtracts(dut: Any, lo_bits: int) -> None:
     """A row every cycle, for each r from 0 to 15: each result LATENCY cycles after its input."""
-    await start(dut, frequent=0, lo_bits=lo_bits, i=0)
+    await start(dut, component(parameters()), frequent=0, lo_bits=lo_bits, i=0)
     p = parameters()
     block = component(p)
     rng = np.random.default_rng([cocotb.RANDOM_SEED, lo_bits])
@@ -220,7 +220,7 @@ async def subtracts(dut: Any, lo_bits: int) -> None:
 
 @cocotb.test(**OF_SUBTRACT)
 async def subtract_forgets_all_at_reset(dut: Any) -> None:
-    await start(dut, frequent=7, lo_bits=5, i=0)
+    await start(dut, component(parameters()), frequent=7, lo_bits=5, i=0)
     block = component(parameters())
     rows = subtract_rows(parameters(), np.random.default_rng(cocotb.RANDOM_SEED), 7, 5)
     for row, _ in rows:

@@ -130,7 +130,7 @@ def sizes(tile: int) -> list[int]:
 @cocotb.parametrize(stall=STALLS)
 async def random_layers(dut: Any, stall: float) -> None:
     """Sizes around the tile, every corner of zero point, lo_bits, weight bits and sparsity."""
-    await start(dut)
+    await start(dut, component(parameters()))
     ports = CorePorts(dut)
     bench = Bench(dut, stall)
     machine = bench.config
@@ -164,7 +164,7 @@ async def random_layers(dut: Any, stall: float) -> None:
 @cocotb.parametrize(slow=["layers", "weights", "activations", "biases", "results", "status"])
 async def back_to_back_with_one_slow_stream(dut: Any, slow: str) -> None:
     """Layers queued one behind the other, everything at full speed but one stream."""
-    await start(dut)
+    await start(dut, component(parameters()))
     ports = CorePorts(dut)
     bench = Bench(dut, {slow: 0.9})
     machine = bench.config
@@ -180,7 +180,7 @@ async def back_to_back_with_one_slow_stream(dut: Any, slow: str) -> None:
 @cocotb.test()
 async def extreme_values(dut: Any) -> None:
     """The largest K with all weights and activations at the ends of their ranges: nothing wraps."""
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut)
     machine = bench.config
     for bits, zero_point, value in itertools.product(weight_bits_of(machine), (0, 255), (0, 255)):
@@ -201,7 +201,7 @@ async def extreme_values(dut: Any) -> None:
 @cocotb.test()
 async def refuses_illegal_descriptors(dut: Any) -> None:
     """Each gives its code, takes no data, and the next layer is right."""
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut)
     machine = bench.config
     good = random_layer(rng("illegal"), machine, (3, 5, 2), weight_bits=4)
@@ -225,7 +225,7 @@ async def refuses_illegal_descriptors(dut: Any) -> None:
 @cocotb.parametrize(operand=["weight", "activation"], stall=[0.0, 0.3])
 async def stops_at_malformed_images(dut: Any, operand: str, stall: float) -> None:
     """Count, length, position and residency errors: the code, a clean stop, and the next layer is right."""
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall)
     machine = bench.config
     layout = machine.weight_layout if operand == "weight" else machine.activation_layout
@@ -317,7 +317,7 @@ def replace_first_entry(layer: Layer, payloads: list[int]) -> list[int]:
 @cocotb.test()
 async def forgets_a_layer_at_reset(dut: Any) -> None:
     """Reset at many points of a layer; the next one is right."""
-    await start(dut)
+    await start(dut, component(parameters()))
     r = rng("reset")
     for cycles in (1, 3, 10, 30, 60, 100, 150, 250):
         bench = Bench(dut, 0.1)

@@ -12,8 +12,8 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.gen.config import TileLayout
 from sliceforge.hw.feeder import Feeder
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset
-from sliceforge.verif.tiles import Tile, as_seen, begin, latency, random_length, random_tile
+from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
+from sliceforge.verif.tiles import Tile, as_seen, latency, random_length, random_tile
 
 CASES = [
     {"vector": 4, "dense": 1, "run_bits": 4, "tile_k": 16},
@@ -105,7 +105,7 @@ class Bench:
 
 async def each_dense(dut: Any) -> AsyncIterator[int]:
     """The numbers of LO slices that a layer may have; a reset before each."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for dense in range(1, parameters()["dense"] + 1):
         await reset(dut)
         yield dense
@@ -142,7 +142,7 @@ async def reads_a_record_a_cycle(dut: Any, sparsity: float) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(sparsity=[0.0, 1.0])
 async def has_the_latency_that_it_documents(dut: Any, sparsity: float) -> None:
-    await begin(dut, component(parameters()), dense=1)
+    await start(dut, component(parameters()), dense=1)
     bench = Bench(dut, 0.0, 1)
     bench.add(random_tile(bench.rng, bench.layout, length=1, dense=1, sparsity=sparsity))
     assert await latency(dut, "tiles", "records") == (6 if sparsity else 7)
@@ -153,7 +153,7 @@ async def has_the_latency_that_it_documents(dut: Any, sparsity: float) -> None:
 @cocotb.parametrize(case=["past_the_tile", "count_too_large"])
 async def stops_at_a_malformed_tile(dut: Any, case: str) -> None:
     """The error is flagged and nothing of the next tile comes out; after a reset all is well."""
-    await begin(dut, component(parameters()), dense=1)
+    await start(dut, component(parameters()), dense=1)
     bench = Bench(dut, 0.2, 1)
     layout, length = bench.layout, bench.layout.tile_k - 1
     if case == "past_the_tile":  # the last entry's position is the tile's length

@@ -107,7 +107,7 @@ class Bench:
 @cocotb.parametrize(stall=STALLS, sparsity=[(0, 0), (1, 1), (0, 1), (1, 0), (0.5, 0.5), (0.9, 0.7)])
 async def multiplies(dut: Any, stall: float, sparsity: tuple[float, float]) -> None:
     """Tiles in a row: K = 1, primes, the longest; all kept, none, and random."""
-    await start(dut, layer_slices=1)
+    await start(dut, component(parameters()), layer_slices=1)
     bench = Bench(dut, stall=stall)
     for k in bench.lengths():
         bench.send_random(k, *sparsity)
@@ -117,7 +117,7 @@ async def multiplies(dut: Any, stall: float, sparsity: tuple[float, float]) -> N
 @cocotb.test()
 async def multiplies_layers_of_fewer_slices(dut: Any) -> None:
     """Layers one after another, without a reset; every lo_bits, the largest and the smallest r."""
-    await start(dut, layer_slices=1)
+    await start(dut, component(parameters()), layer_slices=1)
     for slices in [*range(1, parameters()["weight_slices"] + 1), 1]:
         for lo_bits in (4, 5, 6):
             for frequent in (0, (1 << 8 - lo_bits) - 1):
@@ -130,7 +130,7 @@ async def multiplies_layers_of_fewer_slices(dut: Any) -> None:
 @cocotb.test()
 async def reaches_both_ends(dut: Any) -> None:
     """The largest and the smallest sums that K = max_k can give."""
-    await start(dut, layer_slices=1)
+    await start(dut, component(parameters()), layer_slices=1)
     p = parameters()
     top = 1 << 3 * p["weight_slices"]
     for lo_bits in (4, 6):
@@ -152,7 +152,7 @@ async def reaches_both_ends(dut: Any) -> None:
 @cocotb.parametrize(sparsity=[(0, 0), (1, 1), (0.5, 0.5)])
 async def works_in_every_cycle(dut: Any, sparsity: tuple[float, float]) -> None:
     """A step a cycle from a tile's first to its last, then LATENCY + vector - 1 cycles for its sums."""
-    await start(dut, layer_slices=1)
+    await start(dut, component(parameters()), layer_slices=1)
     bench = Bench(dut, stall=0.0)
     for k in (20, 1, bench.p["max_k"], 2, 3):
         bench.send_random(min(k, bench.p["max_k"]), *sparsity)
@@ -170,7 +170,7 @@ async def works_in_every_cycle(dut: Any, sparsity: tuple[float, float]) -> None:
 @cocotb.test()
 async def holds_still_until_its_sums_have_left(dut: Any) -> None:
     """Meanwhile only the FIFOs fill; no step of the next tile is issued."""
-    await start(dut, layer_slices=1)
+    await start(dut, component(parameters()), layer_slices=1)
     bench = Bench(dut, stall=0.0, sums=1.0)
     k, depth = 5, bench.p["fifo_depth"]
     for _ in range(2 + depth // k + 1):
@@ -186,7 +186,7 @@ async def holds_still_until_its_sums_have_left(dut: Any) -> None:
 @cocotb.test()
 async def forgets_a_tile_at_reset(dut: Any) -> None:
     """In the middle of its steps, and of its sums."""
-    await start(dut, layer_slices=1)
+    await start(dut, component(parameters()), layer_slices=1)
     for sums in (1.0, 0.5):
         bench = Bench(dut, stall=0.0, sums=sums)
         for _ in range(5):

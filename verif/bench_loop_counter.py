@@ -38,7 +38,7 @@ async def counts_tiles_round_after_round(dut: Any) -> None:
     largest = min((1 << p["width"]) - 1, 20 * p["step"])
     step = p["step"]
     totals = {1, max(1, step - 1), step, min(step + 1, largest), largest, rng.randint(1, largest)}
-    await start(dut, total=1, next=0)
+    await start(dut, component(parameters()), total=1, next=0)
     for total in sorted(totals):
         dut.total.value = total
         for _ in range(2):
@@ -54,7 +54,7 @@ async def counts_tiles_round_after_round(dut: Any) -> None:
 @cocotb.test()
 async def starts_anew_at_reset(dut: Any) -> None:
     step = parameters()["step"]
-    await start(dut, total=3 * step, next=0)
+    await start(dut, component(parameters()), total=3 * step, next=0)
     dut.next.value = 1
     await check(dut, (step, 1, 0))
     await check(dut, (step, 0, 0))

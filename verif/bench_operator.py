@@ -86,7 +86,7 @@ class Bench:
 
 
 async def begin(dut: Any) -> Bench:
-    await start(dut, step=0, step_valid=0, clear=0, row=0)
+    await start(dut, component(parameters()), step=0, step_valid=0, clear=0, row=0)
     return Bench(dut)
 
 

@@ -10,8 +10,8 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.hw.output_bank import OutputBank
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, reset
-from sliceforge.verif.tiles import begin, join
+from sliceforge.verif.streams import STALLS, reset, start
+from sliceforge.verif.tiles import join
 
 CASES = [
     {"lanes": 2, "vector": 4, "slots": 4, "result_lanes": 1},
@@ -110,7 +110,7 @@ class Bench:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(stall=STALLS)
 async def holds_tiles(dut: Any, stall: float) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall)
     bench.add(10)
     await bench.finish()
@@ -118,7 +118,7 @@ async def holds_tiles(dut: Any, stall: float) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def holds_as_many_tiles_as_slots(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.0)
     slots = bench.p["slots"]
     for _ in range(2):
@@ -132,7 +132,7 @@ async def holds_as_many_tiles_as_slots(dut: Any) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def forgets_its_tiles_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for stall in (0.2, 0.3, 0.4, 0.0):
         bench = Bench(dut, stall)
         bench.add(5)

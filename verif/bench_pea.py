@@ -137,7 +137,7 @@ class Bench:
 
 
 async def begin(dut: Any) -> None:
-    await start(dut, layer_slices=1, frequent=0, lo_bits=4, slot_freed=0)
+    await start(dut, component(parameters()), layer_slices=1, frequent=0, lo_bits=4, slot_freed=0)
 
 
 @cocotb.test()

@@ -11,8 +11,8 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.hw.payloads import output_tile_layout, result_layout
 from sliceforge.hw.result_unit import ResultUnit
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset
-from sliceforge.verif.tiles import begin, join, latency
+from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
+from sliceforge.verif.tiles import join, latency
 
 CASES = [
     {"pea_count": 2, "lanes": 2, "vector": 4, "slots": 4, "result_lanes": 1},
@@ -137,7 +137,7 @@ def tile() -> tuple[int, int]:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(stall=STALLS, late=[0.0, 0.5, 0.95])
 async def sends_layers(dut: Any, stall: float, late: float) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for m, n in shapes():
         bench = Bench(dut, stall, m, n, late=late)
         await bench.finish()
@@ -147,7 +147,7 @@ async def sends_layers(dut: Any, stall: float, late: float) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def sends_a_beat_a_cycle(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     tile_m, tile_n = tile()
     bench = Bench(dut, 0.0, 2 * tile_m, 2 * tile_n)
     while not bench.results.received:
@@ -159,7 +159,7 @@ async def sends_a_beat_a_cycle(dut: Any) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def has_the_latency_that_it_documents(dut: Any) -> None:
     """From address to output FIFO, and a cycle through that."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.0, 1, 1)
     assert await latency(dut, "tiles", "results") == ResultUnit.LATENCY + 1
     await bench.finish()
@@ -168,7 +168,7 @@ async def has_the_latency_that_it_documents(dut: Any) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def waits_for_every_part_of_a_tile(dut: Any) -> None:
     """Rows leave as their PEAs finish; the slot is freed when all have, those that are padding too."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     p = parameters()
     tile_n = tile()[1]
     bench = Bench(dut, 0.0, 1, tile_n, late=1.0)
@@ -185,7 +185,7 @@ async def waits_for_every_part_of_a_tile(dut: Any) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def forgets_a_layer_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     tile_m, tile_n = tile()
     for stall in (0.2, 0.3, 0.4, 0.5, 0.0):
         bench = Bench(dut, stall, 2 * tile_m, 2 * tile_n - 1, late=0.3)

@@ -74,7 +74,7 @@ class Bench:
 @cocotb.test()
 @cocotb.parametrize(stall=STALLS, sparsity=[0.0, 0.5, 0.95, 1.0])
 async def decodes(dut: Any, stall: float, sparsity: float) -> None:
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall)
     rng = random.Random(f"{cocotb.RANDOM_SEED} {stall} {sparsity}")
     for _ in range(20):
@@ -84,7 +84,7 @@ async def decodes(dut: Any, stall: float, sparsity: float) -> None:
 
 @cocotb.test()
 async def takes_a_position_a_cycle(dut: Any) -> None:
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.0)
     rng = random.Random(cocotb.RANDOM_SEED)
     bench.send(np.array([[rng.randrange(1, 16)] * bench.p["vector"] for _ in range(bench.p["tile_k"])]))
@@ -97,7 +97,7 @@ async def takes_a_position_a_cycle(dut: Any) -> None:
 @cocotb.parametrize(case=["past_the_tile", "count_too_large"])
 async def stops_at_a_malformed_stream(dut: Any, case: str) -> None:
     """The error is flagged and nothing more comes out; after a reset the next tile is decoded."""
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.2)
     length = bench.p["tile_k"] - 1
     if case == "past_the_tile":  # the only entry's position is the tile's length
@@ -125,7 +125,7 @@ async def stops_at_a_malformed_stream(dut: Any, case: str) -> None:
 
 @cocotb.test()
 async def forgets_a_tile_at_reset(dut: Any) -> None:
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.2)
     rng = random.Random(cocotb.RANDOM_SEED)
     for _ in range(5):

@@ -96,7 +96,7 @@ class Bench:
 )
 async def encodes(dut: Any, stalls: tuple[float, float, float], sparsity: float) -> None:
     """Tiles back to back; the frequent slice changes only where all has left."""
-    await start(dut, frequent=0)
+    await start(dut, component(parameters()), frequent=0)
     rng = random.Random(f"{cocotb.RANDOM_SEED} {stalls} {sparsity}")
     for frequent in (0, 15, rng.randrange(1, 15)):
         bench = Bench(dut, frequent, stalls)
@@ -108,7 +108,7 @@ async def encodes(dut: Any, stalls: tuple[float, float, float], sparsity: float)
 @cocotb.test()
 async def encodes_every_pattern(dut: Any) -> None:
     """Every pattern of kept and compressed vectors in tiles of up to 7, in every order of length."""
-    await start(dut, frequent=0)
+    await start(dut, component(parameters()), frequent=0)
     bench = Bench(dut, 5, (0.0, 0.1, 0.1))
     for length in range(1, min(bench.p["tile_k"], 7) + 1):
         for pattern in itertools.product((0, 1), repeat=length):
@@ -121,7 +121,7 @@ async def encodes_every_pattern(dut: Any) -> None:
 @cocotb.test()
 async def breaks_long_runs(dut: Any) -> None:
     """One kept vector, just before and after the run is too long for its entries: each number of fillers."""
-    await start(dut, frequent=0)
+    await start(dut, component(parameters()), frequent=0)
     bench = Bench(dut, 3, (0.0, 0.2, 0.2))
     tile_k, step = bench.p["tile_k"], 1 << bench.p["run_bits"]
     near = {k + offset for k in range(0, tile_k + 1, step) for offset in (-1, 0)} | {tile_k - 1}
@@ -138,7 +138,7 @@ async def breaks_long_runs(dut: Any) -> None:
 @cocotb.parametrize(sparsity=[0.0, 0.5, 0.95])
 async def takes_a_vector_a_cycle(dut: Any, sparsity: float) -> None:
     """A cycle for each vector and each filler, the ends of tiles included, where nothing stalls."""
-    await start(dut, frequent=0)
+    await start(dut, component(parameters()), frequent=0)
     bench = Bench(dut, 9)
     rng = random.Random(f"{cocotb.RANDOM_SEED} {sparsity}")
     for _ in range(10):
@@ -151,7 +151,7 @@ async def takes_a_vector_a_cycle(dut: Any, sparsity: float) -> None:
 @cocotb.parametrize(blocked=["entries", "counts"])
 async def waits_for_either_stream(dut: Any, blocked: str) -> None:
     """With one of its outputs blocked, no vector passes that needs it, and nothing is lost or doubled."""
-    await start(dut, frequent=0)
+    await start(dut, component(parameters()), frequent=0)
     bench = Bench(dut, 7, (0.0, float(blocked == "entries"), float(blocked == "counts")))
     for _ in range(3):
         bench.send(np.full((2, bench.p["vector"]), 1))
@@ -166,7 +166,7 @@ async def waits_for_either_stream(dut: Any, blocked: str) -> None:
 @cocotb.test()
 async def forgets_a_tile_at_reset(dut: Any) -> None:
     """In the middle of a run; and where a tile's last entry has left, but not its count."""
-    await start(dut, frequent=0)
+    await start(dut, component(parameters()), frequent=0)
     rng = random.Random(cocotb.RANDOM_SEED)
     for case in ("run", "count"):
         bench = Bench(dut, 2, (0.0, 0.0, float(case == "count")))

@@ -70,7 +70,7 @@ class Bench:
 @cocotb.test()
 @cocotb.parametrize(stall_in=STALLS, stall_out=STALLS)
 async def keeps_the_order(dut: Any, stall_in: float, stall_out: float) -> None:
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall_in=stall_in, stall_out=stall_out)
     bench.send(5 * bench.p["depth"] + 100)
     await bench.finish()
@@ -79,7 +79,7 @@ async def keeps_the_order(dut: Any, stall_in: float, stall_out: float) -> None:
 @cocotb.test()
 async def fills_and_empties(dut: Any) -> None:
     """`depth` payloads fit while none leaves; then it empties, a payload a cycle; twice."""
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall_out=1.0)
     depth = bench.p["depth"]
     for round_ in (0, 1):
@@ -96,7 +96,7 @@ async def fills_and_empties(dut: Any) -> None:
 
 @cocotb.test()
 async def passes_a_payload_a_cycle(dut: Any) -> None:
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut)
     bench.send(5 * bench.p["depth"])
     await bench.finish()
@@ -106,7 +106,7 @@ async def passes_a_payload_a_cycle(dut: Any) -> None:
 @cocotb.test()
 async def has_a_latency_of_a_cycle(dut: Any) -> None:
     """What goes in can be seen in the next cycle, and no earlier, although ready waits for it."""
-    await start(dut)
+    await start(dut, component(parameters()))
     await FallingEdge(dut.clk)
     dut.o__ready.value = 1
     dut.i__payload.value = 1
@@ -124,7 +124,7 @@ async def has_a_latency_of_a_cycle(dut: Any) -> None:
 
 @cocotb.test()
 async def forgets_all_at_reset(dut: Any) -> None:
-    await start(dut)
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall_out=1.0)
     bench.send(2 * bench.p["depth"])
     await ClockCycles(dut.clk, bench.p["depth"] + 3)

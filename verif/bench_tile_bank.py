@@ -11,8 +11,8 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.gen.config import TileLayout
 from sliceforge.hw.tile_bank import TileBank
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset
-from sliceforge.verif.tiles import Tile, as_seen, begin, random_length, random_tile
+from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
+from sliceforge.verif.tiles import Tile, as_seen, random_length, random_tile
 
 CASES = [
     {"layout": {"vector": 4, "dense": 1, "run_bits": 4, "tile_k": 16}, "slots": 3},
@@ -107,7 +107,7 @@ class Bench:
 @cocotb.parametrize(stall=STALLS, sparsity=[0.0, 0.7, 1.0])
 async def holds_tiles(dut: Any, stall: float, sparsity: float) -> None:
     """Enough tiles to use each slot, the last one too, more than once."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, stall)
     bench.add_random(10 + 2 * bench.slots, sparsity)
     await bench.finish()
@@ -116,7 +116,7 @@ async def holds_tiles(dut: Any, stall: float, sparsity: float) -> None:
 @cocotb.test()
 async def flags_a_malformed_tile(dut: Any) -> None:
     """An entry that lies past its tile; after a reset all is well."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.2)
     length = bench.layout.tile_k
     tile = Tile(bench.layout, [[k] * bench.dense for k in range(length)], [0] * (length - 1) + [1])
@@ -135,7 +135,7 @@ async def flags_a_malformed_tile(dut: Any) -> None:
 
 @cocotb.test()
 async def forgets_its_tiles_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.2)
     bench.add_random(5, 0.3)
     await ClockCycles(dut.clk, bench.rng.randrange(30, 60))

@@ -11,8 +11,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from sliceforge.hw.payloads import output_tile_layout, tile_layout
 from sliceforge.hw.tile_controller import TileController
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, reset, to_fields
-from sliceforge.verif.tiles import begin
+from sliceforge.verif.streams import STALLS, reset, start, to_fields
 
 CASES = [
     {
@@ -166,7 +165,7 @@ def random_layer(rng: random.Random, weights_resident: int, activations_resident
 @cocotb.test()
 @cocotb.parametrize(stall=STALLS, residency=RESIDENCY)
 async def walks_the_loop_nest(dut: Any, stall: float, residency: tuple[int, int]) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     rng = random.Random(f"{cocotb.RANDOM_SEED} {stall} {residency}")
     for _ in range(12):
         layer = random_layer(rng, *residency)
@@ -179,7 +178,7 @@ async def walks_the_loop_nest(dut: Any, stall: float, residency: tuple[int, int]
 @cocotb.parametrize(residency=RESIDENCY[1:], excess=[0, 1, 5])
 async def stops_when_a_window_does_not_fit(dut: Any, residency: tuple[int, int], excess: int) -> None:
     """Nothing is issued beyond the slots, and the flag of the right operand stays; an exact fit is legal."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     p = parameters()
     rng = random.Random(f"{cocotb.RANDOM_SEED} {residency} {excess}")
     slots = [p[f"{name}_memory"]["slots"] for name in ("weight", "activation")]
@@ -199,7 +198,7 @@ async def stops_when_a_window_does_not_fit(dut: Any, residency: tuple[int, int],
 
 @cocotb.test()
 async def forgets_a_layer_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     rng = random.Random(cocotb.RANDOM_SEED)
     for _ in range(20):
         layer = random_layer(rng, rng.getrandbits(1), rng.getrandbits(1))

@@ -12,8 +12,8 @@ from sliceforge.gen.config import TileLayout
 from sliceforge.hw.payloads import beat_layout
 from sliceforge.hw.tile_loader import TileLoader
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Source, reset
-from sliceforge.verif.tiles import Tile, begin, image, random_tile
+from sliceforge.verif.streams import STALLS, Source, reset, start
+from sliceforge.verif.tiles import Tile, image, random_tile
 
 CASES = [
     {
@@ -135,7 +135,7 @@ class Bench:
 @cocotb.test()
 @cocotb.parametrize(stall=STALLS, sparsity=[0.0, 0.6, 0.95, 1.0])
 async def loads_the_images_of_a_layer(dut: Any, stall: float, sparsity: float) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for compressed in (True, False):
         bench = Bench(dut, stall, sparsity, compressed=compressed)
         for length in bench.lengths:
@@ -147,7 +147,7 @@ async def loads_the_images_of_a_layer(dut: Any, stall: float, sparsity: float) -
 
 @cocotb.test()
 async def takes_a_beat_a_cycle(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.0)
     bench.freeing = 1
     for length in bench.lengths:
@@ -160,7 +160,7 @@ async def takes_a_beat_a_cycle(dut: Any) -> None:
 @cocotb.test()
 async def stops_when_the_slots_are_full(dut: Any) -> None:
     """Images beyond the slots wait until one is freed; the image on its way is completed."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.0)
     slots = bench.p["slots"]
     dut.m.value, dut.n.value = 9 * bench.p["tile_m"], 9 * bench.p["tile_n"]
@@ -187,7 +187,7 @@ async def stops_when_the_slots_are_full(dut: Any) -> None:
 )
 async def stops_at_a_malformed_image(dut: Any, case: str) -> None:
     """The right error is flagged, nothing is loaded any more; after a reset all is well."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     bench = Bench(dut, 0.2, 0.0, compressed=case != "not_compressed")
     v, ways, banks = bench.layout.vector, bench.p["ways"], bench.p["banks"]
     beats = image(bench.random_image(bench.lengths[0]), ways)
@@ -220,7 +220,7 @@ async def stops_at_a_malformed_image(dut: Any, case: str) -> None:
 
 @cocotb.test()
 async def forgets_a_layer_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for stall in (0.2, 0.3, 0.4, 0.0):
         bench = Bench(dut, stall, 0.0)
         for length in bench.lengths:

@@ -12,8 +12,8 @@ from sliceforge.gen.config import TileLayout
 from sliceforge.hw.payloads import beat_layout, record_layout, tile_layout
 from sliceforge.hw.tile_memory import TileMemory
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, to_int
-from sliceforge.verif.tiles import Tile, as_seen, begin, image, random_tile
+from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start, to_int
+from sliceforge.verif.tiles import Tile, as_seen, image, random_tile
 
 CASES = [
     {
@@ -171,7 +171,7 @@ def small_layer(rng: random.Random, share: str) -> dict[str, Any]:
 @cocotb.test()
 @cocotb.parametrize(share=["", "rows", "columns"], stall=STALLS, sparsity=[0.0, 0.7])
 async def serves_a_layer(dut: Any, share: str, stall: float, sparsity: float) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     rng = random.Random(f"{cocotb.RANDOM_SEED} {share} {stall} {sparsity}")
     bench = Bench(dut, **small_layer(rng, share), stall=stall, sparsity=sparsity)
     await bench.finish()
@@ -180,7 +180,7 @@ async def serves_a_layer(dut: Any, share: str, stall: float, sparsity: float) ->
 @cocotb.test()
 async def loads_ahead_as_far_as_slots_are_free(dut: Any) -> None:
     """A slot is free when all banks have read its tile for the last time, and not before."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     slots = parameters()["slots"]
     bench = Bench(dut, slots + 3, 1, 2, sparsity=1.0)  # a tile of two positions an image
     settle = 20 * (bench.ends[1] + 5)
@@ -200,7 +200,7 @@ async def loads_ahead_as_far_as_slots_are_free(dut: Any) -> None:
 
 @cocotb.test()
 async def keeps_what_is_not_released(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     slots, tile_k = parameters()["slots"], parameters()["layout"]["tile_k"]
     window = min(slots, 4)
     bench = Bench(dut, slots // window + 1, 2, window * tile_k, "columns")
@@ -218,7 +218,7 @@ async def keeps_what_is_not_released(dut: Any) -> None:
 @cocotb.parametrize(error=["count", "length", "position"])
 async def flags_a_malformed_image(dut: Any, error: str) -> None:
     """The right error is flagged; after a reset all is well."""
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     tile_k = parameters()["layout"]["tile_k"]
     bench = Bench(dut, 2, 2, tile_k - 1, stall=0.2, sparsity=0.0)
     tiles = list(bench.images[0])
@@ -246,7 +246,7 @@ async def flags_a_malformed_image(dut: Any, error: str) -> None:
 
 @cocotb.test()
 async def forgets_a_layer_at_reset(dut: Any) -> None:
-    await begin(dut, component(parameters()))
+    await start(dut, component(parameters()))
     for stall in (0.2, 0.4, 0.0):
         bench = Bench(dut, 2, 2, 2 * parameters()["layout"]["tile_k"] - 1, "columns", stall, 0.3)
         if stall == 0.0:

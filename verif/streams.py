@@ -10,16 +10,16 @@ import cocotb
 from amaranth import Shape
 from amaranth.lib import data
 from amaranth.lib.enum import EnumType
+from amaranth.lib.wiring import In
 from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
+
+from sliceforge.hw.hierarchy import ports_of
 
 __all__ = ["STALLS", "Sink", "Source", "quiet", "reset", "start", "to_fields", "to_int"]
 
 STALLS = (0.0, 0.2, 0.8)
 """Shares of cycles in which a side of a stream holds still: never, now and then, mostly."""
-
-
-_INPUTS: set[str] = set()
 
 
 def to_int(layout: Any, value: Any) -> int:
@@ -48,18 +48,16 @@ def to_fields(layout: Any, bits: int) -> Any:
     return layout(value) if isinstance(layout, EnumType) else value
 
 
-async def start(dut: Any, **inputs: int) -> None:
-    """Clock, all inputs at 0 (or as given, by port name), and a reset."""
+async def start(dut: Any, block: Any, **inputs: int) -> None:
+    """Clock, all inputs of ``block`` at 0 (or as given, by port name), and a reset.
+
+    By the block's own ports: Icarus shows signals inside it, too, and lets one write to outputs.
+    """
     Clock(dut.clk, 10, unit="ns").start()
-    for handle in dut:
-        if handle._name.endswith(("__valid", "__ready")) and not handle._path.count(".") > 1:
-            # Icarus lets one write an output too, where it then stays: there only an input starts as Z.
-            if str(handle.value) == "Z":
-                _INPUTS.add(handle._name)
-            if handle._name in _INPUTS or cocotb.SIM_NAME != "Icarus Verilog":
-                handle.value = 0
-    for name, value in inputs.items():
-        getattr(dut, name).value = value
+    ports = [name for name, _, flow in ports_of(block) if flow == In]
+    assert set(inputs) <= set(ports), f"{set(inputs) - set(ports)} are no inputs"
+    for name in ports:
+        getattr(dut, name).value = inputs.get(name, 0)
     await reset(dut)
 
 

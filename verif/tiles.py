@@ -10,27 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.lib.wiring import In
-from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from sliceforge.gen.config import TileLayout
-from sliceforge.hw.hierarchy import ports_of
-from sliceforge.verif.streams import reset
 
-__all__ = ["Tile", "as_seen", "begin", "image", "join", "latency", "random_length", "random_tile"]
-
-
-async def begin(dut: Any, block: Any, **inputs: int) -> None:
-    """Clock, all inputs of ``block`` at 0 or as given, and a reset.
-
-    As `streams.start`, but by the block's own ports: Icarus also shows signals inside that look like ports.
-    """
-    Clock(dut.clk, 10, unit="ns").start()
-    for name, _, flow in ports_of(block):
-        if flow == In:
-            getattr(dut, name).value = inputs.get(name, 0)
-    await reset(dut)
+__all__ = ["Tile", "as_seen", "image", "join", "latency", "random_length", "random_tile"]
 
 
 async def latency(dut: Any, first: str, then: str) -> int:
