@@ -5,6 +5,7 @@ An error is one line on standard error and exit status 2; no output is written o
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.files import check_outputs, load_array, write_all
 
 __all__ = ["cli", "main", "print_report"]
 
@@ -121,35 +123,43 @@ def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
       sliceforge generate --config tiny --set weight_slices=3 --set name=tiny3 --out build/tiny3
     """
     config = AcceleratorConfig.load(source, settings)
-    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if out == Path():
+        raise ValueError("out must be the name of a folder, not ''")
+    try:
+        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+        targets = [out / f"{config.name}{suffix}" for suffix in (".v", ".json")]
+        blocked = [path for path in targets if path.is_dir()]
+    except OSError as error:
+        raise ValueError(f"out {str(out)!r} cannot be written: {error.strerror}") from None
     if not existing.is_dir():
         raise ValueError(f"out must be a folder, not {str(out)!r}: {str(existing)!r} is a file")
-    for path in (out / f"{config.name}.v", out / f"{config.name}.json"):
-        if path.is_dir():
-            raise ValueError(f"out must have no folder in the place of a file, not {str(path)!r}")
+    if blocked:
+        raise ValueError(f"out must have no folder in the place of a file, not {str(blocked[0])!r}")
     from sliceforge.gen.manifest import manifest
     from sliceforge.gen.verilog import generate_verilog
 
     with Console(stderr=True).status(f"generating {config.module}"):
         verilog = generate_verilog(config)
-        contents = {f"{config.name}.v": verilog, f"{config.name}.json": manifest(config, verilog)}
-    with _writing("out", out):
+        texts = [verilog, manifest(config, verilog)]
+    contents = {path: text.encode() for path, text in zip(targets, texts, strict=True)}
+    try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, text in contents.items():
-            (out / name).write_text(text, encoding="utf-8")
-    for name, text in contents.items():
-        print(f"{out / name}  {len(text):,} bytes")
+    except OSError as error:
+        raise ValueError(f"out {str(out)!r} cannot be made: {error.strerror}") from None
+    write_all(contents)
+    for path, data in contents.items():
+        print(f"{path}  {len(data):,} bytes")
 
 
 @cli.command()
 @config_option
 @set_option
-@click.option("--weights", required=True, metavar="W.npy", help="Integers (M, K), int8 or int16.")
-@click.option("--activations", required=True, metavar="X.npy", help="Integers (K, N), uint8.")
+@click.option("--weights", required=True, metavar="W.npy", help="Integers (M, K) of weight-bits.")
+@click.option("--activations", required=True, metavar="X.npy", help="Integers (K, N), 0..255.")
 @click.option("--zero-point", required=True, type=int, metavar="Z", help="Of the activations, 0..255.")
 @click.option("--weight-bits", type=int, default=7, show_default=True, help="4, 7 or 10.")
 @click.option("--lo-bits", type=int, default=4, show_default=True, help="l of the activations: 4, 5 or 6.")
-@click.option("--bias", metavar="B.npy", help="Integers (M,), int32.")
+@click.option("--bias", metavar="B.npy", help="Integers (M,) of 32 bits.")
 @click.option("--engine", default="golden", show_default=True, help="golden (numpy) or rtl (the Verilog).")
 @click.option("--psum-group", type=int, metavar="G", help="APSQ group size; partial sums in INT8.")
 @click.option("--psum-chunk", type=int, metavar="KC", help="Positions along K a step.  [default: tile_k]")
@@ -184,34 +194,33 @@ def gemm(
           --engine rtl --output Y.npy --report R.json
     """
     config = AcceleratorConfig.load(source, settings)
-    for name, path in (("output", output), ("report", report)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise ValueError(f"{name} must be a file in an existing folder, not {str(path)!r}")
+    outputs = {name: path for name, path in (("output", output), ("report", report)) if path is not None}
+    inputs = {"weights": weights, "activations": activations, **({"bias": bias} if bias else {})}
+    check_outputs(outputs, inputs)
     from sliceforge.sim.gemm import gemm as run_gemm
 
     with progress_bar(f"{engine} on {config.name}") as progress:
         result = run_gemm(
-            _load("weights", weights),
-            _load("activations", activations),
+            load_array("weights", weights),
+            load_array("activations", activations),
             config=config,
             zero_point=zero_point,
             weight_bits=weight_bits,
             lo_bits=lo_bits,
-            bias=None if bias is None else _load("bias", bias),
+            bias=None if bias is None else load_array("bias", bias),
             engine=engine,
             psum_group=psum_group,
             psum_chunk=psum_chunk,
             psum_exponents=None if psum_exponents is None else _exponents(psum_exponents),
             progress=progress,
         )
-    if output is not None:
-        with _writing("output", output), output.open("wb") as file:
-            np.save(file, result.output)
-    if report is not None:
-        with _writing("report", report):
-            report.write_text(json.dumps(result.report, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(result.report, indent=2)
+    array = io.BytesIO()
+    np.save(array, result.output)
+    data = {"output": array.getvalue(), "report": f"{text}\n".encode()}
+    write_all({path: data[name] for name, path in outputs.items()})
     if as_json:
-        print(json.dumps(result.report, indent=2))
+        print(text)
     else:
         print_report(result.report)
 
@@ -222,7 +231,7 @@ def print_report(report: dict[str, Any]) -> None:
     table.add_column("")
     table.add_column("", justify="right")
     for key, value in report.items():
-        if value is None:
+        if value is None or isinstance(value, dict):
             continue
         if key == "shape":
             text = "M {} x K {} x N {}".format(*value)
@@ -246,28 +255,9 @@ def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(task, completed=share)
 
 
-@contextmanager
-def _writing(name: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{name} {str(path)!r} cannot be written: {error.strerror}") from None
-
-
-def _load(name: str, path: str) -> npt.NDArray[Any]:
-    try:
-        with open(path, "rb") as file:
-            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise ValueError(f"{name} {path!r} cannot be read: {error.strerror}") from None
-    except (ValueError, MemoryError):  # a header that claims too much
-        raise ValueError(f"{name} must be a .npy file of integers, which {path!r} is not") from None
-    return array
-
-
 def _exponents(text: str) -> npt.NDArray[Any] | int:
     if text.endswith(".npy"):
-        return _load("psum_exponents", text)
+        return load_array("psum_exponents", text)
     try:
         values = [int(part) for part in text.split(",")]
     except ValueError:

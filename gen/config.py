@@ -6,6 +6,7 @@ Sources: Panacea (HPCA 2025) for the organisation; vector length, lanes, memory 
 
 from __future__ import annotations
 
+import operator
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -13,11 +14,14 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 __all__ = ["AcceleratorConfig", "TileLayout"]
 
-COUNT_BITS = 8  # a count of run-length coded entries in a tile image's header
+COUNT_BITS = 8
+"""Width of a count of run-length coded entries, in a tile image's header."""
+MOST_WORDS = 1 << 16
+"""Words that a bank may have. The generated Verilog has a line for each, so that larger ones take minutes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class TileLayout:
     def ho_granules(self, count: int) -> int:
         """Granules of the HO section of ``count`` entries."""
         return -(-count // self.entries_per_granule)
+
+    def header_beats(self, banks: int, ways: int) -> int:
+        """Beats of the header: the counts of a way's banks fill granules."""
+        return -(-(-(-banks // ways)) // (self.granule_bits // COUNT_BITS))
 
     @property
     def ho_base(self) -> int:
@@ -115,6 +123,10 @@ class AcceleratorConfig:
 
         A TOML file may name a preset to start from (``preset = "tiny"``); its stem is the default name.
         """
+        if not isinstance(source, (str, Path)) or "\0" in str(source):
+            raise TypeError(f"config must be a preset's name or the path of a .toml file, not {source!r}")
+        if isinstance(settings, str) or not all(isinstance(setting, str) for setting in settings):
+            raise TypeError(f"settings must be a list of 'key=value', not {settings!r}")
         overrides = dict(_parse_setting(setting) for setting in settings)
         if str(source) in _PRESETS:
             return cls.preset(str(source), **overrides)
@@ -124,12 +136,14 @@ class AcceleratorConfig:
                 f"config must be a preset ({', '.join(_PRESETS)}) or a .toml file, not {str(source)!r}"
             )
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ValueError(f"config {str(source)!r} cannot be read: {reason}") from None
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"config {str(source)!r} must be valid TOML: {error}") from None
+        except RecursionError:
+            raise ValueError(f"config {str(source)!r} must be valid TOML, not nested so deeply") from None
         start: dict[str, int] = {}
         if "preset" in values:
             base = values.pop("preset")
@@ -270,8 +284,10 @@ def _check_fields(config: AcceleratorConfig) -> None:
             f"name must be 1 to 32 lower-case letters, digits or _, a letter first, not {config.name!r}"
         )
     for key, value in config.parameters().items():
-        if key != "name" and (not isinstance(value, int) or isinstance(value, bool)):
+        if key != "name" and (not isinstance(value, SupportsIndex) or isinstance(value, bool)):
             raise TypeError(f"{key} must be an integer, not {value!r}")
+        if key != "name":
+            object.__setattr__(config, key, operator.index(value))  # numpy's integers become Python's
     for key, (low, high) in _RANGES.items():
         if not low <= getattr(config, key) <= high:
             raise ValueError(f"{key} must be {low}..{high}, not {getattr(config, key)}")
@@ -294,11 +310,25 @@ def _check_combinations(config: AcceleratorConfig) -> None:
         ("amem_kib", config.lanes, config.activation_layout),
     ):
         slot_bytes = layout.slot_granules * layout.granule_bits // 8
-        if _slots(getattr(config, key), banks, layout) < 2:
+        slots = _slots(getattr(config, key), banks, layout)
+        if slots * layout.slot_granules > MOST_WORDS:
+            most = MOST_WORDS * banks * layout.granule_bits // 8192
+            raise ValueError(
+                f"{key} must give each of {banks} banks at most {MOST_WORDS} words of "
+                f"{layout.granule_bits} bits, {most} KiB or less, not {getattr(config, key)}"
+            )
+        if slots < 2:
             raise ValueError(
                 f"{key} must hold two tiles in each of {banks} banks (double buffering), "
                 f"{-(-2 * banks * slot_bytes // 1024)} KiB or more, not {getattr(config, key)}"
             )
+    words = config.output_slots * config.vector * config.lanes // config.result_lanes
+    if words > MOST_WORDS:
+        most = MOST_WORDS * config.pea_count * config.result_lanes * config.vector * 4 // 1024
+        raise ValueError(
+            f"omem_kib must give each of {config.pea_count} banks at most {MOST_WORDS} words, "
+            f"{most} KiB or less, not {config.omem_kib}"
+        )
     if config.output_slots < 2:
         needed = -(-2 * config.tile_m * config.tile_n * 4 // 1024)
         raise ValueError(
@@ -312,6 +342,9 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     key, text = key.strip(), text.strip()
     if not sep or not key or not text:
         raise ValueError(f"set must be key=value, not {setting!r}")
+    known = [field.name for field in fields(AcceleratorConfig)]
+    if key not in known:
+        raise ValueError(f"configuration field must be one of {', '.join(known)}, not {key!r}")
     if key == "name":
         return key, text
     try:

@@ -100,7 +100,7 @@ class Core(wiring.Component):
             array.results.ready.eq(self.results.ready & running),
             array.run.eq(running),
         ]
-        with m.FSM(name="state"):
+        with m.FSM(name="state") as state:
             with m.State("IDLE"):
                 m.d.comb += self.layers.ready.eq(1)
                 m.d.sync += status.eq(0)
@@ -126,7 +126,7 @@ class Core(wiring.Component):
                 with m.If(self.status.ready):
                     m.next = "IDLE"
 
-        self._count(m, status, array, running)
+        self._count(m, status, array, running, state.ongoing("CHECK") | state.ongoing("RUN"))
         return m
 
     def _check(self, m, layer, illegal):
@@ -143,15 +143,14 @@ class Core(wiring.Component):
             with m.If(refused):
                 m.d.comb += illegal.eq(ErrorCode[code])
 
-    def _count(self, m, status, array, running):
+    def _count(self, m, status, array, running, busy):
         """Counters of the layer that runs; they stand still while the status is on offer."""
         # Products are counted two cycles after they are issued: registers in the PEA and in the array.
         clock = Signal.like(status.cycles)  # since the first product, that one included
+        with m.If(busy):
+            m.d.sync += status.total_cycles.eq(status.total_cycles + 1)
         with m.If(running):
-            m.d.sync += [
-                status.total_cycles.eq(status.total_cycles + 1),
-                status.products.eq(status.products + array.products),
-            ]
+            m.d.sync += status.products.eq(status.products + array.products)
             with m.If((array.products != 0) | (clock != 0)):
                 m.d.sync += clock.eq(clock + 1)
             with m.If(array.products != 0):

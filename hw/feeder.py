@@ -4,14 +4,12 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.gen.config import COUNT_BITS
 from sliceforge.hw.payloads import lo_granules, record_layout, tile_layout
 from sliceforge.hw.rle_decoder import RLEDecoder, entry_layout
 from sliceforge.hw.stream_fifo import StreamFIFO
 
-__all__ = ["COUNT_BITS", "Feeder"]
-
-COUNT_BITS = 8
-"""Width of a tile's entry count in its header."""
+__all__ = ["Feeder"]
 
 _GRANULES_AHEAD = 3  # covers the cycles from the last fetch of a tile to the arrival of the next one's first
 _TILES_AHEAD = 4  # lets the feeders of an array drift apart by some tiles
@@ -43,7 +41,7 @@ class Feeder(wiring.Component):
     Throughput: a record a cycle; with two LO slices, or fewer than 16 positions, a tile may take a cycle
     more. But no tile takes fewer cycles than it has granules in its slot, header included, and one more.
     Flow control: valid/ready on both streams.
-    Tested range: vector 2, 4, 8; dense 1, 2; run_bits 1..6; tile_k 4..64.
+    Tested range: vector 2, 4, 8; dense 1, 2; run_bits 1..8; tile_k 4..128.
     """
 
     def __init__(self, *, layout, address_bits):

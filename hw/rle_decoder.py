@@ -32,7 +32,7 @@ class RLEDecoder(wiring.Component):
 
     Latency: 0 (combinational from ``entries`` to ``vectors``). Throughput: a position a cycle.
     Flow control: valid/ready on all streams; ``vectors.valid`` waits for an entry only where one is due.
-    Tested range: vector 2, 4, 8; run_bits 1..6; tile_k 4..64.
+    Tested range: vector 2, 4, 8; run_bits 1..8; tile_k 4..128.
     """
 
     def __init__(self, *, vector, run_bits, tile_k, max_count):

@@ -5,7 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sliceforge.hw.feeder import COUNT_BITS, Feeder
+from sliceforge.gen.config import COUNT_BITS
+from sliceforge.hw.feeder import Feeder
 from sliceforge.hw.payloads import record_layout, tile_layout
 
 __all__ = ["TileBank"]

@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sliceforge.hw.feeder import COUNT_BITS
+from sliceforge.gen.config import COUNT_BITS
 from sliceforge.hw.loop_counter import LoopCounter
 from sliceforge.hw.payloads import DIM_BITS, beat_layout, index, lo_granules
 
@@ -86,7 +86,7 @@ class TileLoader(wiring.Component):
         m = Module()
         layout, ways = self._layout, self._ways
         depth = -(-self._banks // ways)  # banks of a way
-        header_beats = -(-depth // self._counts_a_beat)
+        header_beats = layout.header_beats(self._banks, ways)
         length, complete = self._count_images(m)
 
         taken = Signal()

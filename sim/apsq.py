@@ -100,7 +100,7 @@ def apsq_gemm(
     w, x, offset = checks.gemm_operands(weights, activations, bias, weight_bits)
     zero = checks.zero_point(zero_point)
     bits = checks.lo_bits(lo_bits)
-    v = checks.integer("vector", vector, 1)
+    v = checks.vector(vector)
     chunk = checks.integer("psum_chunk", psum_chunk, 1)
     group = checks.integer("psum_group", psum_group, 1)
     exponents = check_exponents("psum_exponents", psum_exponents, -(-w.shape[1] // chunk))

@@ -49,6 +49,11 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def vector(value: Any) -> int:
+    """A vector's length. One longer than any matrix is as good as one of 2^40, with which numpy can count."""
+    return min(integer("vector", value, 1), 1 << 40)
+
+
 def lo_bits(value: Any) -> int:
     return choice("lo_bits", value, LO_BITS)
 
@@ -63,7 +68,9 @@ def integer_array(name: str, value: npt.ArrayLike, low: int, high: int) -> npt.N
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} must be an array of integers {low}..{high}, not ragged") from None
-    if array.dtype.kind not in "iu":
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array of integers {low}..{high}, not a masked array")
+    if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an array of integers {low}..{high}, not of {array.dtype}")
     if array.size and (int(array.min()) < low or int(array.max()) > high):
         bad = int(array.min()) if int(array.min()) < low else int(array.max())

@@ -51,7 +51,7 @@ def gemm(
     machine = AcceleratorConfig.preset(config) if isinstance(config, str) else config
     if not isinstance(machine, AcceleratorConfig):
         raise TypeError(f"config must be an AcceleratorConfig or a preset's name, not {config!r}")
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     w, x, b = checks.gemm_operands(weights, activations, bias, weight_bits)
     zero, low = checks.zero_point(zero_point), checks.lo_bits(lo_bits)
@@ -66,7 +66,7 @@ def gemm(
             if value is not None:
                 raise ValueError(f"{name} must come with psum_group, not alone as {value!r}")
     else:
-        _check_psum(engine, psum_exponents)
+        _check_psum(engine, psum_group, psum_exponents)
     if engine == "rtl":
         _check_rtl(w, x, b, zero, machine)
 
@@ -85,6 +85,7 @@ def gemm(
             **operands,
         )
     facts = {**result.report, "engine": engine, "config": machine.name, "operators": machine.operators}
+    facts["config_parameters"] = machine.parameters()
     facts["outer_products_filler"] = count_filler(
         kept_weight_vectors(w, weight_bits, machine.vector),
         kept_activation_vectors(x, zero, low, machine.vector),
@@ -115,9 +116,13 @@ def folded_bias(
     return folded
 
 
-def _check_psum(engine: str, psum_exponents: npt.ArrayLike | None) -> None:
+def _check_psum(engine: str, psum_group: int, psum_exponents: npt.ArrayLike | None) -> None:
+    checks.integer("psum_group", psum_group, 1)
     if psum_exponents is None:
-        raise ValueError("psum_exponents must come with psum_group: one integer 0..31, or one a step")
+        raise ValueError(
+            f"psum_exponents must be given with psum_group = {psum_group}: one integer 0..31, or one a step, "
+            "not None"
+        )
     if engine != "golden":
         raise ValueError(f"psum_group needs engine golden, not {engine!r}: this core keeps full partial sums")
 

@@ -92,7 +92,7 @@ def aqs_product(
     w, x, offset = checks.gemm_operands(weights, activations, bias, weight_bits)
     zero = checks.zero_point(zero_point)
     low_bits = checks.lo_bits(lo_bits)
-    v = checks.integer("vector", vector, 1)
+    v = checks.vector(vector)
     count = weight_slice_count(weight_bits)
     rows, depth = w.shape
     columns = x.shape[1]

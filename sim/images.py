@@ -153,7 +153,7 @@ def _image(lo: Bytes, ho: Bytes, counts: npt.NDArray[Any], ways: int, layout: Ti
     columns = []
     for way in range(ways):
         mine = range(way, len(counts), ways)
-        header = np.zeros(_header_beats(len(counts), ways, layout) * granule_bytes, dtype=np.uint8)
+        header = np.zeros(layout.header_beats(len(counts), ways) * granule_bytes, dtype=np.uint8)
         header[: len(mine)] = [counts[b] for b in mine]
         depth = -(-len(counts) // ways)
         lo_part = np.zeros((depth, *lo.shape[1:]), dtype=np.uint8)
@@ -169,10 +169,6 @@ def _image(lo: Bytes, ho: Bytes, counts: npt.NDArray[Any], ways: int, layout: Ti
     return image.reshape(beats, ways * granule_bytes)
 
 
-def _header_beats(banks: int, ways: int, layout: TileLayout) -> int:
-    return -(-(-(-banks // ways)) // (layout.granule_bits // 8))
-
-
 def unpack_image(
     image: Bytes, *, banks: int, ways: int, length: int, dense: int, layout: TileLayout
 ) -> list[tuple[Bytes, npt.NDArray[np.int64], Bytes]]:
@@ -182,7 +178,7 @@ def unpack_image(
     """
     granule_bytes = layout.granule_bits // 8
     beats = np.asarray(image, dtype=np.uint8).reshape(-1, ways, granule_bytes)
-    header = _header_beats(banks, ways, layout)
+    header = layout.header_beats(banks, ways)
     depth = -(-banks // ways)
     lo_granules = layout.lo_granules(length, dense)
     counts = [int(beats[:header, b % ways].reshape(-1)[b // ways]) for b in range(banks)]

@@ -45,7 +45,7 @@ class WorkCounts:
 def kept_weight_vectors(weights: npt.ArrayLike, weight_bits: int = 7, vector: int = 4) -> BoolArray:
     """(ceil(M/v), K): where the HO slices of v rows at one k are not all 0; all kept with one slice."""
     w = checks.matrix("weights", checks.weights("weights", weights, weight_bits), "(M, K)")
-    v = checks.integer("vector", vector, 1)
+    v = checks.vector(vector)
     count = weight_slice_count(weight_bits)
     kept = np.ones((-(-len(w) // v), w.shape[1]), np.bool_)
     if count > 1:
@@ -61,7 +61,7 @@ def kept_activation_vectors(
     """(ceil(N/v), K): where the HO slices of v columns at one k are not all ``r = zp >> l``."""
     x = checks.matrix("activations", checks.activations("activations", activations), "(K, N)")
     frequent = checks.zero_point(zero_point) >> checks.lo_bits(lo_bits)
-    return any_per_vector(bit_slices(x, lo_bits)[0].T != frequent, checks.integer("vector", vector, 1))
+    return any_per_vector(bit_slices(x, lo_bits)[0].T != frequent, checks.vector(vector))
 
 
 def count_work(weight_kept: BoolArray, activation_kept: BoolArray, weight_bits: int = 7) -> WorkCounts:

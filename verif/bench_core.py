@@ -23,13 +23,14 @@ from sliceforge.verif.layers import Layer, random_layer
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
 
-# The first one is measured for coverage. Its memories are small, so that their rings wrap, and its
-# runs are short, so that they need fillers.
+# Two and three weight slices are measured for coverage. Their memories are small, so that their rings
+# wrap, and their runs are short, so that they need fillers.
 CASES: list[dict[str, Any]] = [
     {"name": "tiny", "pea_count": 2, "lanes": 2, "run_bits": 2, "tile_k": 16, "wmem_kib": 1, "amem_kib": 1,
      "omem_kib": 1, "bus_bits": 64, "max_k": 512, "coverage": True},
     {"name": "three_slices", "pea_count": 2, "lanes": 4, "weight_slices": 3, "run_bits": 2, "tile_k": 8,
-     "fifo_depth": 2, "wmem_kib": 2, "amem_kib": 2, "omem_kib": 1, "bus_bits": 256, "max_k": 300},
+     "fifo_depth": 2, "wmem_kib": 2, "amem_kib": 2, "omem_kib": 1, "bus_bits": 256, "max_k": 300,
+     "coverage": True},
     {"name": "odd", "pea_count": 3, "lanes": 5, "vector": 2, "run_bits": 1, "tile_k": 12, "fifo_depth": 3,
      "wmem_kib": 1, "amem_kib": 1, "omem_kib": 1, "bus_bits": 128, "max_k": 200},
     {"name": "wide", "pea_count": 1, "lanes": 3, "vector": 8, "weight_slices": 1, "run_bits": 6,
@@ -306,7 +307,7 @@ def replace_first_entry(layer: Layer, payloads: list[int]) -> list[int]:
     """The layer's beats with all bits of the first slice of bank 0's first entry set; all is kept."""
     machine = layer.config
     layout = machine.activation_layout
-    header = -(-(-(-machine.lanes // machine.load_ways)) // (layout.granule_bits // 8))
+    header = layout.header_beats(machine.lanes, machine.load_ways)
     depth = -(-machine.lanes // machine.load_ways)
     first = header + depth * layout.lo_granules(machine.tile_k, 1)
     changed = list(payloads)

@@ -20,6 +20,7 @@ CASES = [
     {"vector": 2, "dense": 2, "run_bits": 1, "tile_k": 4},
     {"vector": 4, "dense": 2, "run_bits": 3, "tile_k": 32},
     {"vector": 8, "dense": 1, "run_bits": 6, "tile_k": 64},
+    {"vector": 4, "dense": 1, "run_bits": 8, "tile_k": 128},
 ]
 SLOTS = 3
 

@@ -18,6 +18,7 @@ CASES = [
     {"vector": 4, "run_bits": 4, "tile_k": 16, "max_count": 255},
     {"vector": 2, "run_bits": 1, "tile_k": 4, "max_count": 15},
     {"vector": 8, "run_bits": 6, "tile_k": 64, "max_count": 255},
+    {"vector": 4, "run_bits": 8, "tile_k": 128, "max_count": 255},
 ]
 
 

@@ -560,3 +560,55 @@ class TestGemm:
         assert run(*given).status == 0
         message = refused(*given, "--engine", "rtl")
         assert message.startswith("bias must keep every result and folded bias within 32 bits")
+
+
+class TestFiles:
+    """All outputs or none, each in a place of its own."""
+
+    def test_the_second_output_fails(self, refused: Any, operands: list[Any], tmp_path: Path) -> None:
+        for name in ("Y.npy", "old.npy"):
+            (tmp_path / "old.npy").write_bytes(b"as it was")
+            said = refused(
+                "gemm",
+                "--config",
+                "tiny",
+                *operands,
+                "--output",
+                tmp_path / name,
+                "--report",
+                "/proc/none.json",
+            )
+            assert "/proc/none.json" in said
+
+    def test_one_place_for_two(self, refused: Any, operands: list[Any], files: Any, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        gemm = ["gemm", "--config", "tiny", *operands]
+        same = refused(*gemm, "--output", tmp_path / "x", "--report", tmp_path / "d" / ".." / "x")
+        assert same.startswith("report must be a file of its own") and same.endswith("which is output")
+        assert refused(*gemm, "--output", files("W.npy")).endswith("which is weights")
+
+    @pytest.mark.parametrize("option", ["--output", "--report"])
+    def test_names_that_are_none(self, refused: Any, operands: list[Any], option: str) -> None:
+        assert option[2:] in refused("gemm", "--config", "tiny", *operands, option, "")
+        assert "File name too long" in refused("gemm", "--config", "tiny", *operands, option, "a" * 300)
+
+    def test_generate_without_a_name(self, refused: Any) -> None:
+        assert (
+            refused("generate", "--config", "tiny", "--out", "") == "out must be the name of a folder, not ''"
+        )
+        assert "File name too long" in refused("generate", "--config", "tiny", "--out", "a" * 300)
+
+    def test_a_header_that_is_no_python(self, refused: Any, operands: list[Any], tmp_path: Path) -> None:
+        bad = tmp_path / "bad.npy"
+        bad.write_bytes(b"\x93NUMPY\x01\x00" + b"\x76\x00" + b"(" * 117 + b"\n")
+        said = refused("gemm", "--config", "tiny", *operands, "--bias", bad)
+        assert said == f"bias must be a .npy file of integers, which {str(bad)!r} is not"
+
+    def test_toml_that_is_too_deep(self, refused: Any, tmp_path: Path) -> None:
+        path = tmp_path / "deep.toml"
+        path.write_text("a=" + "[" * 3000)
+        assert "valid TOML" in refused("generate", "--config", path, "--out", tmp_path / "out")
+
+    def test_settings_are_fields(self, refused: Any, tmp_path: Path) -> None:
+        said = refused("generate", "--config", "tiny", "--set", "preset=tiny", "--out", tmp_path / "out")
+        assert said.startswith("configuration field must be one of name, pea_count") and "'preset'" in said

@@ -90,13 +90,35 @@ class TestFields:
         assert config(name=name).module == f"sliceforge_{name}"
 
     def test_the_ends_of_the_ranges_are_legal(self) -> None:
-        roomy = {"wmem_kib": 65536, "amem_kib": 65536, "omem_kib": 65536}
+        largest = {"pea_count": 64, "lanes": 64, "vector": 8, "weight_slices": 1}
         for field, (low, high) in RANGES.items():
-            fields: dict[str, Any] = {**roomy, "weight_slices": 1}
-            if field.endswith("_kib"):
-                fields |= {"pea_count": 1, "lanes": 1}
             for value in (low, high):
-                assert getattr(config(**{**fields, field: value}), field) == value
+                memory = 2048 if field in ("pea_count", "lanes") else 256
+                fields: dict[str, Any] = {"weight_slices": 1, "omem_kib": memory, field: value}
+                if field.endswith("_kib"):  # the least and the most that a machine can be built with
+                    fields |= {"pea_count": 1, "lanes": 1} if value == low else {**largest, field: value}
+                    fields |= {"omem_kib": 4096} if value == high and field != "omem_kib" else {}
+                assert getattr(config(**fields), field) == value
+
+    @pytest.mark.parametrize(
+        ("field", "banks", "bits", "most"),
+        [("wmem_kib", 2, 64, 1024), ("amem_kib", 2, 64, 1024)],
+    )
+    def test_a_bank_has_at_most_65536_words(self, field: str, banks: int, bits: int, most: int) -> None:
+        assert getattr(AcceleratorConfig.preset("tiny", **{field: most}), field) == most
+        with pytest.raises(ValueError) as error:
+            AcceleratorConfig.preset("tiny", **{field: 2 * most})
+        assert str(error.value) == (
+            f"{field} must give each of {banks} banks at most 65536 words of {bits} bits, "
+            f"{most} KiB or less, not {2 * most}"
+        )
+
+    def test_an_output_bank_has_at_most_65536_words(self) -> None:
+        assert AcceleratorConfig.preset("tiny", omem_kib=2048).output_slots == 8192
+        with pytest.raises(
+            ValueError, match="omem_kib must give each of 2 banks at most 65536 words, 2048 KiB"
+        ):
+            AcceleratorConfig.preset("tiny", omem_kib=4096)
 
     def test_is_frozen(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):

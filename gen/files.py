@@ -1,0 +1,93 @@
+"""Files that a command reads and writes: all of its outputs, or none of them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["check_outputs", "load_array", "write_all"]
+
+
+def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, str]) -> None:
+    """Refuses, before any work, an output that is no file in an existing folder, or is used twice."""
+    taken: dict[Path, str] = {}
+    with _readable("input", ""):
+        taken |= {Path(path).resolve(): name for name, path in inputs.items()}
+    for name, path in outputs.items():
+        with _writable(name, path):
+            if path == Path() or path.is_dir() or not path.parent.is_dir():
+                raise ValueError(f"{name} must be a file in an existing folder, not {str(path)!r}")
+            other = taken.setdefault(path.resolve(), name)
+        if other != name:
+            raise ValueError(f"{name} must be a file of its own, not {str(path)!r}, which is {other}")
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Writes the files beside their places first and then moves them there, so that an error alters none.
+
+    What exists and is no regular file, such as a pipe, is written directly, at the end.
+    """
+    written: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            with _writable("output", path):
+                if not path.exists() or path.is_file():
+                    with tempfile.NamedTemporaryFile(
+                        dir=path.parent, prefix=".sliceforge-", delete=False
+                    ) as file:
+                        written[path] = Path(file.name)
+                        file.write(data)
+                    os.chmod(file.name, 0o666 & ~_umask())
+                elif not os.access(path, os.W_OK):
+                    raise PermissionError(13, "no permission")
+        for path, data in contents.items():
+            with _writable("output", path):
+                if path in written:
+                    os.replace(written.pop(path), path)
+                else:
+                    path.write_bytes(data)
+    finally:
+        for leftover in written.values():
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def load_array(name: str, path: str) -> npt.NDArray[Any]:
+    """The array in a .npy file; ValueError names the argument where there is none."""
+    with _readable(name, path), open(path, "rb") as file:
+        try:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        except OSError:
+            raise
+        except Exception:  # numpy parses the header as Python: a broken one may raise anything
+            raise ValueError(f"{name} must be a .npy file of integers, which {path!r} is not") from None
+    return array
+
+
+@contextmanager
+def _readable(name: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{name} {path!r} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def _writable(name: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{name} {str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
