@@ -39,7 +39,8 @@ class Feeder(wiring.Component):
 
     Latency: 6 cycles from tile to first record, 7 if the tile has HO entries.
     Throughput: a record a cycle; with two LO slices, fewer than 16 positions, or two entries a granule, a
-    tile may take a cycle more. But no tile takes fewer cycles than it has granules in its slot, header included, and one more.
+    tile may take a cycle more. But no tile takes fewer cycles than it has granules in its slot, header
+    included, and one more.
     Flow control: valid/ready on both streams.
     Tested range: vector 2, 4, 8; dense 1, 2; run_bits 1..8; tile_k 4..128.
     """

@@ -456,7 +456,8 @@ class TestRefused:
             (
                 {"psum_group": 2},
                 ValueError,
-                "psum_exponents must be given with psum_group = 2: one integer 0..31, or one a step, not None",
+                "psum_exponents must be given with psum_group = 2: one integer 0..31, or one a step, "
+                "not None",
             ),
         ],
     )  # fmt: skip
