@@ -18,8 +18,9 @@ __all__ = ["check_outputs", "load_array", "write_all"]
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, str]) -> None:
     """Refuses, before any work, an output that is no file in an existing folder, or is used twice."""
     taken: dict[Path, str] = {}
-    with _readable("input", ""):
-        taken |= {Path(path).resolve(): name for name, path in inputs.items()}
+    for name, given in inputs.items():
+        with _readable(name, given):
+            taken[Path(given).resolve()] = name
     for name, path in outputs.items():
         with _writable(name, path):
             if path == Path() or path.is_dir() or not path.parent.is_dir():
