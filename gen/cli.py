@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.files import check_outputs, load_array, write_all
+from sliceforge.gen.files import check_outputs, load_array, naming, write_all
 
 __all__ = ["cli", "main", "print_report"]
 
@@ -125,12 +125,10 @@ def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
     config = AcceleratorConfig.load(source, settings)
     if out == Path():
         raise ValueError("out must be the name of a folder, not ''")
-    try:
+    with naming("out", out, "written"):
         existing = next(path for path in (out, *out.absolute().parents) if path.exists())
         targets = [out / f"{config.name}{suffix}" for suffix in (".v", ".json")]
         blocked = [path for path in targets if path.is_dir()]
-    except OSError as error:
-        raise ValueError(f"out {str(out)!r} cannot be written: {error.strerror}") from None
     if not existing.is_dir():
         raise ValueError(f"out must be a folder, not {str(out)!r}: {str(existing)!r} is a file")
     if blocked:
@@ -142,10 +140,8 @@ def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
         verilog = generate_verilog(config)
         texts = [verilog, manifest(config, verilog)]
     contents = {path: text.encode() for path, text in zip(targets, texts, strict=True)}
-    try:
+    with naming("out", out, "made"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"out {str(out)!r} cannot be made: {error.strerror}") from None
     write_all(contents)
     for path, data in contents.items():
         print(f"{path}  {len(data):,} bytes")

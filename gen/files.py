@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_outputs", "load_array", "write_all"]
+__all__ = ["check_outputs", "load_array", "naming", "write_all"]
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, str]) -> None:
     """Refuses, before any work, an output that is no file in an existing folder, or is used twice."""
     taken: dict[Path, str] = {}
     for name, given in inputs.items():
-        with _readable(name, given):
+        with naming(name, given, "read"):
             taken[Path(given).resolve()] = name
     for name, path in outputs.items():
-        with _writable(name, path):
+        with naming(name, path, "written"):
             if path == Path() or path.is_dir() or not path.parent.is_dir():
                 raise ValueError(f"{name} must be a file in an existing folder, not {str(path)!r}")
             other = taken.setdefault(path.resolve(), name)
@@ -38,7 +38,7 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
     written: dict[Path, Path] = {}
     try:
         for path, data in contents.items():
-            with _writable("output", path):
+            with naming("output", path, "written"):
                 if not path.exists() or path.is_file():
                     with tempfile.NamedTemporaryFile(
                         dir=path.parent, prefix=".sliceforge-", delete=False
@@ -49,9 +49,10 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
                 elif not os.access(path, os.W_OK):
                     raise PermissionError(13, "no permission")
         for path, data in contents.items():
-            with _writable("output", path):
+            with naming("output", path, "written"):
                 if path in written:
-                    os.replace(written.pop(path), path)
+                    os.replace(written[path], path)
+                    del written[path]
                 else:
                     path.write_bytes(data)
     finally:
@@ -62,7 +63,7 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
 
 def load_array(name: str, path: str) -> npt.NDArray[Any]:
     """The array in a .npy file; ValueError names the argument where there is none."""
-    with _readable(name, path), open(path, "rb") as file:
+    with naming(name, path, "read"), open(path, "rb") as file:
         try:
             array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         except OSError:
@@ -73,19 +74,12 @@ def load_array(name: str, path: str) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _readable(name: str, path: str) -> Iterator[None]:
+def naming(name: str, path: str | Path, done: str) -> Iterator[None]:
+    """Turns an OSError into the ValueError "<name> '<path>' cannot be <done>: <reason>"."""
     try:
         yield
     except OSError as error:
-        raise ValueError(f"{name} {path!r} cannot be read: {error.strerror}") from None
-
-
-@contextmanager
-def _writable(name: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"{name} {str(path)!r} cannot be written: {error.strerror}") from None
+        raise ValueError(f"{name} {str(path)!r} cannot be {done}: {error.strerror}") from None
 
 
 def _umask() -> int:
