@@ -96,7 +96,11 @@ class AcceleratorConfig:
     amem_kib: int = 256
     omem_kib: int = 64
     bus_bits: int = 256
-    """Width of the load and result streams."""
+    """Width of the AXI4 master's data, and of the load and result streams."""
+    address_bits: int = 32
+    """Width of the AXI4 master's addresses."""
+    load_buffer: int = 128
+    """Bus beats in the buffer of each load unit: as many may be on their way from memory."""
     max_k: int = 4096
     """Largest K; with weight_slices it sets the accumulator's width."""
 
@@ -213,6 +217,11 @@ class AcceleratorConfig:
         return max(1, self.bus_bits // self.weight_layout.granule_bits)
 
     @property
+    def load_beat_bytes(self) -> int:
+        """Bytes of a beat of a load stream: a beat of the bus, or a granule where that is wider."""
+        return self.load_ways * self.weight_layout.granule_bits // 8
+
+    @property
     def weight_slots(self) -> int:
         """Tiles that a PEA's bank of WMEM holds."""
         return _slots(self.wmem_kib, self.pea_count, self.weight_layout)
@@ -246,6 +255,7 @@ _PRESETS: dict[str, dict[str, int]] = {
         "amem_kib": 64,
         "omem_kib": 8,
         "bus_bits": 128,
+        "load_buffer": 64,
     },
     "tiny": {
         "pea_count": 2,
@@ -255,6 +265,7 @@ _PRESETS: dict[str, dict[str, int]] = {
         "amem_kib": 4,
         "omem_kib": 1,
         "bus_bits": 64,
+        "load_buffer": 64,
     },
 }
 
@@ -267,12 +278,14 @@ _RANGES = {
     "wmem_kib": (1, 65536),
     "amem_kib": (1, 65536),
     "omem_kib": (1, 65536),
+    "address_bits": (32, 64),
     "max_k": (1, 1 << 20),
 }
 _CHOICES = {
     "vector": (2, 4, 8),
     "weight_slices": (1, 2, 3),
     "bus_bits": (32, 64, 128, 256, 512),
+    "load_buffer": (16, 32, 64, 128, 256, 512),
 }
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from amaranth.lib.wiring import In
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.verilog import core
 from sliceforge.hw.compensation import CompensationSubtract, KeptWeightSum
 from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
-from sliceforge.hw.payloads import ErrorCode
 from sliceforge.hw.result_unit import ResultUnit
 
 __all__ = ["derived_values", "manifest"]

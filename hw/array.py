@@ -9,11 +9,11 @@ from amaranth import Cat, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.bias_buffer import BiasBuffer
 from sliceforge.hw.hierarchy import place
 from sliceforge.hw.output_bank import OutputBank
 from sliceforge.hw.payloads import (
-    ErrorCode,
     beat_layout,
     bias_layout,
     layer_layout,

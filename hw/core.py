@@ -6,11 +6,11 @@ from amaranth import ClockDomain, ClockSignal, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.array import Array
 from sliceforge.hw.hierarchy import place
 from sliceforge.hw.operator import Operator
 from sliceforge.hw.payloads import (
-    ErrorCode,
     beat_layout,
     bias_layout,
     layer_layout,

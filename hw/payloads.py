@@ -1,10 +1,12 @@
-"""What travels between the blocks: payloads of the streams, and the error codes."""
+"""What travels between the blocks: payloads of the streams."""
 
 from amaranth import Mux
-from amaranth.lib import data, enum
+from amaranth.lib import data
+
+from sliceforge.gen.errors import ErrorCode
 
 __all__ = [
-    "COUNTER_BITS", "DIM_BITS", "ErrorCode", "beat_layout", "bias_layout", "index", "layer_layout",
+    "COUNTER_BITS", "DIM_BITS", "beat_layout", "bias_layout", "index", "layer_layout",
     "lo_granules", "output_tile_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
     "tile_layout",
 ]  # fmt: skip
@@ -19,35 +21,6 @@ DIM_BITS = 24
 """Width of M, N and K in a layer descriptor."""
 COUNTER_BITS = 40
 """Width of the counters in a layer's status: at least an hour at 300 MHz."""
-
-
-class ErrorCode(enum.Enum, shape=5):
-    """Why a layer stopped. One code a layer: the first that was seen."""
-
-    NONE = 0
-    ILLEGAL_SHAPE = 1
-    """M, N or K is 0, or K exceeds max_k."""
-    ILLEGAL_WEIGHT_SLICES = 2
-    """No weight slice, or more than the machine has."""
-    ILLEGAL_LO_BITS = 3
-    """lo_bits is not 4, 5 or 6."""
-    ILLEGAL_FREQUENT = 4
-    """The frequent slice r does not fit 8 - lo_bits bits."""
-    WEIGHT_COUNT = 8
-    """The header of a weight tile counts more entries than the tile has positions."""
-    WEIGHT_LENGTH = 9
-    """A weight tile image is longer or shorter than its header says."""
-    WEIGHT_POSITION = 10
-    """A weight stream's entry lies past its tile."""
-    WEIGHT_RESIDENCY = 11
-    """The weights are to stay in WMEM over all output columns, and do not fit."""
-    ACTIVATION_COUNT = 16
-    ACTIVATION_LENGTH = 17
-    ACTIVATION_POSITION = 18
-    ACTIVATION_RESIDENCY = 19
-    """As for weights; the activations are to stay in AMEM over all output rows."""
-    ACTIVATION_SLICE = 20
-    """An HO activation slice has more than 8 - lo_bits bits."""
 
 
 def layer_layout(weight_slices):
@@ -87,7 +60,7 @@ def lo_granules(length, dense, most):
 
 
 def beat_layout(granule_bits, ways):
-    """A beat of a load stream: ``ways`` granules side by side; ``last`` ends the tile image."""
+    """A beat of a load stream: ``ways`` granules side by side; ``last`` ends a region (`TileLoader`)."""
     return data.StructLayout({"granules": data.ArrayLayout(granule_bits, ways), "last": 1})
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.verilog import generate_verilog, generator_identity
-from sliceforge.hw.payloads import COUNTER_BITS, ErrorCode, layer_layout
+from sliceforge.hw.payloads import COUNTER_BITS, layer_layout
 from sliceforge.sim.images import OperandImages, activation_images, weight_images
 from sliceforge.sim.schedule import Schedule
 from sliceforge.sim.toolchain import build_identity, cached_build, verilator_env

@@ -15,9 +15,9 @@ import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from sliceforge.gen import AcceleratorConfig
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.verilog import core
 from sliceforge.hw.core import Core
-from sliceforge.hw.payloads import ErrorCode
 from sliceforge.verif.core_coverage import CorePorts, report_coverage, sample_errors, sample_layer
 from sliceforge.verif.layers import Layer, random_layer
 from sliceforge.verif.simulation import parameters

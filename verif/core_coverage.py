@@ -16,7 +16,7 @@ import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
 from cocotb_coverage.coverage import CoverCross, CoverPoint, coverage_db
 
-from sliceforge.hw.payloads import ErrorCode
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.sim.rle import kept_with_fillers
 from sliceforge.verif.layers import Layer
 from sliceforge.verif.simulation import parameters
