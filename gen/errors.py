@@ -1,11 +1,13 @@
 """Why a layer stopped: the error codes of the hardware, and what each means."""
 
+from typing import Any
+
 from amaranth.lib import enum
 
 __all__ = ["ERROR_TEXTS", "ErrorCode"]
 
 
-class ErrorCode(enum.Enum, shape=6):
+class ErrorCode(enum.Enum, shape=6):  # type: ignore[call-arg, misc]  # Amaranth has no types
     """One code a layer: the first that was seen."""
 
     NONE = 0
@@ -39,7 +41,7 @@ class ErrorCode(enum.Enum, shape=6):
     STALLED = 40
 
 
-ERROR_TEXTS = {
+ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.NONE: "No error.",
     ErrorCode.ILLEGAL_SHAPE: "M, N or K is 0, or K exceeds max_k.",
     ErrorCode.ILLEGAL_WEIGHT_SLICES: "No weight slice, or more than the machine has.",

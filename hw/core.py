@@ -38,6 +38,7 @@ class Core(wiring.Component):
     weights, activations : stream in; beats of tile images.
     biases : stream in; folded biases, one for each row of the layer.
     results : stream out; the results, tile by tile, row by row; ``last`` on the layer's last beat.
+    products : out; outer products that were issued two cycles before.
     status : stream out; error code and counters. Offered when the last result was taken or the layer
         was stopped by an error.
 
@@ -62,6 +63,7 @@ class Core(wiring.Component):
                 "biases": In(stream.Signature(bias_layout())),
                 "results": Out(stream.Signature(result_layout(sums))),
                 "status": Out(stream.Signature(status_layout())),
+                "products": Out(range(array["pea_count"] * array["lanes"] + 1)),
             }
         )
 
@@ -99,6 +101,7 @@ class Core(wiring.Component):
             self.results.valid.eq(array.results.valid & running),
             array.results.ready.eq(self.results.ready & running),
             array.run.eq(running),
+            self.products.eq(Mux(running, array.products, 0)),
         ]
         with m.FSM(name="state") as state:
             with m.State("IDLE"):

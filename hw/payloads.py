@@ -6,9 +6,10 @@ from amaranth.lib import data
 from sliceforge.gen.errors import ErrorCode
 
 __all__ = [
-    "COUNTER_BITS", "DIM_BITS", "beat_layout", "bias_layout", "index", "layer_layout",
-    "lo_granules", "output_tile_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
-    "tile_layout",
+    "COUNTER_BITS", "DIM_BITS", "LENGTH_BITS", "beat_layout", "bias_layout", "bus_beat_layout", "index",
+    "layer_layout", "lo_granules", "output_row_layout", "output_tile_layout", "read_answer_layout",
+    "read_job_layout", "read_request_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
+    "tile_layout", "write_beat_layout", "write_job_layout",
 ]  # fmt: skip
 
 
@@ -19,6 +20,8 @@ def index(count):
 
 DIM_BITS = 24
 """Width of M, N and K in a layer descriptor."""
+LENGTH_BITS = 32
+"""Width of a region's length in load beats."""
 COUNTER_BITS = 40
 """Width of the counters in a layer's status: at least an hour at 300 MHz."""
 
@@ -111,3 +114,45 @@ def result_layout(sums):
     return data.StructLayout(
         {"sums": data.ArrayLayout(32, sums), "count": range(sums + 1), "last_of_row": 1, "last": 1}
     )
+
+
+def read_job_layout(address_bits):
+    """A span of memory to read: ``beats`` beats of the bus, 1 or more, from the beat with ``address`` on.
+
+    The address has a bit more than the bus: set, the span lies past the address space.
+    """
+    # A load beat has up to four beats of the bus.
+    return data.StructLayout({"address": address_bits + 1, "beats": LENGTH_BITS + 2})
+
+
+def read_request_layout(address_bits):
+    """A burst to read: ``last_beat`` is the number of its beats less 1."""
+    return data.StructLayout({"address": address_bits, "last_beat": 8})
+
+
+def read_answer_layout(bus_bits):
+    """A beat that arrives in this cycle if ``valid``; ``error``: the memory says so."""
+    return data.StructLayout({"data": bus_bits, "error": 1, "valid": 1})
+
+
+def bus_beat_layout(bus_bits):
+    """A beat read from memory; ``last`` ends its job."""
+    return data.StructLayout({"data": bus_bits, "last": 1})
+
+
+def output_row_layout(address_bits, tile_n):
+    """Where a row of an output tile lies in memory: ``columns`` words of 32 bits from ``address`` on.
+
+    The address has a bit more than the bus: set, the row lies past the address space.
+    """
+    return data.StructLayout({"address": address_bits + 1, "columns": range(tile_n + 1), "first_of_tile": 1})
+
+
+def write_job_layout(address_bits, most_beats):
+    """A span of memory to write, as `read_job_layout`'s."""
+    return data.StructLayout({"address": address_bits + 1, "beats": range(most_beats + 1)})
+
+
+def write_beat_layout(bus_bits):
+    """A beat to write, with a strobe for each word of 32 bits."""
+    return data.StructLayout({"data": bus_bits, "strobes": bus_bits // 32})

@@ -1,8 +1,8 @@
-"""A FIFO between two streams: `amaranth.lib.fifo.SyncFIFO` with ports that keep the payload's shape."""
+"""A FIFO between two streams: those of `amaranth.lib.fifo` with ports that keep the payload's shape."""
 
 from amaranth import Module, Shape
 from amaranth.lib import stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 __all__ = ["StreamFIFO"]
@@ -11,14 +11,17 @@ __all__ = ["StreamFIFO"]
 class StreamFIFO(wiring.Component):
     """First in, first out; `depth` payloads of `shape`.
 
+    buffered: the RAM's read is registered, as block RAM needs it; for large depths.
+
     Members: ``i`` stream in, ``o`` stream out, ``level`` out: payloads inside.
-    Latency: 1 cycle from ``i`` to ``o``. Throughput: a payload a cycle.
+    Latency: 1 cycle from ``i`` to ``o``, 2 if buffered. Throughput: a payload a cycle.
     Flow control: ``i.ready`` and ``o.valid`` follow from ``level`` alone. Tested range: depth 2..64.
     """
 
-    def __init__(self, shape, *, depth):
+    def __init__(self, shape, *, depth, buffered=False):
         self._width = Shape.cast(shape).width
         self._depth = depth
+        self._kind = SyncFIFOBuffered if buffered else SyncFIFO
         super().__init__(
             {
                 "i": In(stream.Signature(shape)),
@@ -29,7 +32,7 @@ class StreamFIFO(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.fifo = fifo = SyncFIFO(width=self._width, depth=self._depth)
+        m.submodules.fifo = fifo = self._kind(width=self._width, depth=self._depth)
         m.d.comb += [
             fifo.w_data.eq(self.i.payload),
             fifo.w_en.eq(self.i.valid),

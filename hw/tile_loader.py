@@ -15,7 +15,8 @@ class TileLoader(wiring.Component):
     """Writes tile images into slots as long as there is space, up to the last one of the layer.
 
     The images come in the order of the loop nest: rows of tiles, columns of tiles, k-tiles; a loop
-    whose tiles share their images does not count.
+    whose tiles share their images does not count. A region is what ``beats`` marks with one ``last``:
+    the k-tiles of one column of tiles, or of all columns in turn.
 
     A beat has `ways` granules side by side; way w serves banks w, w + ways, w + 2 ways and so on. An image is
     1. header: 8-bit counts of HO entries, a way's banks in order from the lowest byte up;
@@ -33,14 +34,15 @@ class TileLoader(wiring.Component):
     -------
     m, n, k, dense : in; the layer's shape and LO slices a position, constant during a layer.
     rows_share, columns_share : in; all rows, or all columns, of tiles use the same images.
+    region_spans_columns : in; a region holds all columns of tiles, not one.
     compressed : in; the layer has HO slices. Without them every count must be 0.
-    beats : stream in; ``last`` must be set on the last beat of an image and on no other.
+    beats : stream in; ``last`` must be set on the last beat of a region and on no other.
     space : in; a slot is free for the next image. Looked at before each image.
     loaded : out; high for a cycle when an image is complete.
     write_address_{w}, write_granule_{w} : out; address and granule of way w.
     write : out; a bit a bank: it is written in this cycle.
     write_header, write_counts : out; each bank is to write its own count instead.
-    bad_count, bad_length : out; high, until reset, after a malformed image. Loading has stopped.
+    bad_count, bad_length : out; high, until reset, after a malformed image or region. Loading has stopped.
 
     Latency: 0 (writes in the cycle in which a beat is taken). Throughput: a beat a cycle.
     Flow control: valid/ready on ``beats``; ``ready`` does not depend on valid.
@@ -67,6 +69,7 @@ class TileLoader(wiring.Component):
                 "k": In(k_bits),
                 "rows_share": In(1),
                 "columns_share": In(1),
+                "region_spans_columns": In(1),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
                 "beats": In(stream.Signature(beat_layout(layout.granule_bits, ways))),
@@ -87,7 +90,7 @@ class TileLoader(wiring.Component):
         layout, ways = self._layout, self._ways
         depth = -(-self._banks // ways)  # banks of a way
         header_beats = layout.header_beats(self._banks, ways)
-        length, complete = self._count_images(m)
+        length, region_ends, complete = self._count_images(m)
 
         taken = Signal()
         ends = Signal()  # this beat completes the image
@@ -130,7 +133,7 @@ class TileLoader(wiring.Component):
 
         # A malformed image stops the loader until reset.
         bad_counts = Signal(self._banks)
-        with m.If(taken & (self.beats.p.last != ends)):
+        with m.If(taken & (self.beats.p.last != (ends & region_ends))):
             m.d.sync += self.bad_length.eq(1)
         with m.If(taken & bad_counts.any()):
             m.d.sync += self.bad_count.eq(1)
@@ -138,7 +141,7 @@ class TileLoader(wiring.Component):
             m.d.comb += self.beats.ready.eq(0)
 
         base = Signal.like(self.write_address_0)  # of the slot that the image goes to
-        m.d.comb += self.loaded.eq(taken & ends & self.beats.p.last)
+        m.d.comb += self.loaded.eq(taken & ends & (self.beats.p.last == region_ends))
         with m.If(self.loaded):
             m.d.sync += base.eq(base + layout.slot_granules)
             with m.If(base == (self._slots - 1) * layout.slot_granules):
@@ -166,7 +169,8 @@ class TileLoader(wiring.Component):
         return m
 
     def _count_images(self, m):
-        """The loop nest: returns the present image's positions, and whether the layer's last one is in."""
+        """The loop nest: the present image's positions, whether it ends a region, and whether the layer's
+        last one is in."""
         p = self.parameters
         m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=p["tile_m"])
         m.submodules.column_loop = columns = LoopCounter(width=DIM_BITS, step=p["tile_n"])
@@ -182,7 +186,8 @@ class TileLoader(wiring.Component):
         ]
         with m.If(rows.next & (rows.last | self.rows_share)):
             m.d.sync += complete.eq(1)
-        return positions.length, complete
+        region_ends = positions.last & (columns.last | ~self.region_spans_columns)
+        return positions.length, region_ends, complete
 
     def _serve_way(self, m, way, takes, ends, empty):
         """HO section of one way: its banks are served one after another, those without entries skipped.

@@ -27,7 +27,8 @@ class TileMemory(wiring.Component):
 
     Members
     -------
-    m, n, k, rows_share, columns_share, dense, compressed, beats, bad_count, bad_length : the loader's.
+    m, n, k, rows_share, columns_share, region_spans_columns, dense, compressed, beats, bad_count,
+    bad_length : the loader's.
     tiles : stream in; tiles for all banks, in order. A broadcast: it is taken in the cycle in which
         valid and ready are both high, and valid may depend on ready.
     fresh : in; with ``tiles``: the tile is read for the first time, so it must have arrived.
@@ -52,6 +53,7 @@ class TileMemory(wiring.Component):
                 "k": In(k_bits),
                 "rows_share": In(1),
                 "columns_share": In(1),
+                "region_spans_columns": In(1),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
                 "forbidden": In(4),
@@ -80,6 +82,7 @@ class TileMemory(wiring.Component):
             loader.k.eq(self.k),
             loader.rows_share.eq(self.rows_share),
             loader.columns_share.eq(self.columns_share),
+            loader.region_spans_columns.eq(self.region_spans_columns),
             loader.dense.eq(self.dense),
             loader.compressed.eq(self.compressed),
             self.bad_count.eq(loader.bad_count),

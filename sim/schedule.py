@@ -47,15 +47,16 @@ class Schedule:
         """All of X stays in AMEM."""
         return self.k_tiles * self.columns <= self.config.activation_slots
 
-    def weight_tiles(self) -> Iterator[tuple[int, int]]:
-        """(row of tiles, k-tile) of each weight image to load."""
+    def weight_passes(self) -> Iterator[list[tuple[int, int]]]:
+        """(row of tiles, k-tile) of each weight image to load; a list is one pass over a region."""
         passes = 1 if self.weights_resident else self.columns
-        return ((i, kt) for i in range(self.rows) for _ in range(passes) for kt in range(self.k_tiles))
+        return ([(i, kt) for kt in range(self.k_tiles)] for i in range(self.rows) for _ in range(passes))
 
-    def activation_tiles(self) -> Iterator[tuple[int, int]]:
-        """(column of tiles, k-tile) of each activation image to load."""
+    def activation_passes(self) -> Iterator[list[tuple[int, int]]]:
+        """(column of tiles, k-tile) of each activation image to load; a list is one pass over the region."""
         passes = 1 if self.activations_resident else self.rows
-        return ((j, kt) for _ in range(passes) for j in range(self.columns) for kt in range(self.k_tiles))
+        region = [(j, kt) for j in range(self.columns) for kt in range(self.k_tiles)]
+        return (region for _ in range(passes))
 
     def output_tiles(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of Y of each output tile, in the order in which they leave."""

@@ -284,23 +284,16 @@ def past_the_tile(layer: Layer, payloads: list[int], operand: str) -> list[int]:
     """The layer's beats with one entry in bank 0 of the first image that lies past the tile.
 
     The image has no entries, so its HO section is new: granules whose entries all have the longest skip.
+    It is not the last of its region.
     """
     machine = layer.config
     layout = machine.weight_layout if operand == "weight" else machine.activation_layout
-    last_bit = 1 << (layout.granule_bits * machine.load_ways)
     longest = (1 << layout.run_bits) - 1
     count = machine.tile_k // (longest + 1) + 1
     entries = sum(longest << i * layout.entry_bits for i in range(layout.entries_per_granule))
-    end = next(i for i, payload in enumerate(payloads) if payload & last_bit)
+    end = layer.first_image_beats(operand)
     granules = layout.ho_granules(count)
-    return [
-        payloads[0] | count,
-        *payloads[1:end],
-        payloads[end] & ~last_bit,
-        *[entries] * (granules - 1),
-        entries | last_bit,
-        *payloads[end + 1 :],
-    ]
+    return [payloads[0] | count, *payloads[1:end], *[entries] * granules, *payloads[end:]]
 
 
 def replace_first_entry(layer: Layer, payloads: list[int]) -> list[int]:

@@ -55,10 +55,13 @@ class Bench:
         share = rng.getrandbits(2)
         loops = (1 if share & 1 else self.rows) * (1 if share & 2 else self.columns)
         self.lengths = [min(tile_k, self.k - i * tile_k) for i in range(k_tiles)] * loops
+        spans = rng.getrandbits(1) if not share & 2 else 0  # a region holds all columns, or one
+        self.region = k_tiles * (self.columns if spans else 1)  # images of a region
         for name, value in {
             "m": self.rows * self.p["tile_m"] - rng.randrange(self.p["tile_m"]),
             "n": self.columns * self.p["tile_n"] - rng.randrange(self.p["tile_n"]),
             "k": self.k, "rows_share": share & 1, "columns_share": share >> 1,
+            "region_spans_columns": spans,
             "dense": self.dense, "compressed": int(compressed),
         }.items():  # fmt: skip
             getattr(dut, name).value = value
@@ -75,7 +78,8 @@ class Bench:
 
     def add(self, tiles: list[Tile]) -> None:
         self.images.append(tiles)
-        self.beats.send(image(tiles, self.p["ways"]))
+        ends = len(self.images) % self.region == 0
+        self.beats.send(image(tiles, self.p["ways"], last=ends))
 
     async def watch(self) -> None:
         """Gives space, collects the writes of an image, and compares them when it is loaded."""
@@ -167,6 +171,8 @@ async def stops_when_the_slots_are_full(dut: Any) -> None:
     dut.rows_share.value = dut.columns_share.value = 0
     tile_k = bench.layout.tile_k
     bench.lengths = [min(tile_k, bench.k - start) for start in range(0, bench.k, tile_k)] * 81
+    dut.region_spans_columns.value = 0
+    bench.region = len(bench.lengths) // 81
     bench.freeing = 0
     for length in bench.lengths[: slots + 3]:
         bench.add(bench.random_image(length))
@@ -190,6 +196,8 @@ async def stops_at_a_malformed_image(dut: Any, case: str) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, 0.2, 0.0, compressed=case != "not_compressed")
     v, ways, banks = bench.layout.vector, bench.p["ways"], bench.p["banks"]
+    bench.k = bench.lengths[0]  # a region is one image
+    dut.k.value, dut.region_spans_columns.value = bench.k, 0
     beats = image(bench.random_image(bench.lengths[0]), ways)
     b = banks - 1
     where, byte = divmod(b // ways, 2 * v)  # of the last bank's count

@@ -67,7 +67,7 @@ class Bench:
         for name, value in {
             "m": rows * self.p["tile_m"], "n": columns * self.p["tile_n"], "k": k,
             "rows_share": int(share == "rows"), "columns_share": int(share == "columns"),
-            "dense": self.dense, "compressed": 1,
+            "region_spans_columns": int(share == "rows"), "dense": self.dense, "compressed": 1,
         }.items():  # fmt: skip
             getattr(dut, name).value = value
 
@@ -83,13 +83,13 @@ class Bench:
         self.expected: list[list[Any]] = [[] for _ in self.records]
         for window in windows:
             first = len(self.images)
-            for length in window:
+            for i, length in enumerate(window):
                 tiles = [
                     random_tile(rng, layout, length=length, dense=self.dense, sparsity=sparsity)
                     for _ in self.records
                 ]
                 self.images.append(tiles)
-                self.beats.send(image(tiles, self.p["ways"]))
+                self.beats.send(image(tiles, self.p["ways"], last=i == len(window) - 1))
                 self.ends.append(len(self.beats.queue))
             for i in range(self.passes):
                 self.ask(range(first, len(self.images)), fresh=i == 0, release=i == self.passes - 1)

@@ -76,7 +76,11 @@ def _residency(value: str) -> None: ...
 def _back_pressure(value: str) -> None: ...
 
 
-@_point("error", [code.name for code in ErrorCode if code is not ErrorCode.NONE])
+# Codes from 24 on, and those of the descriptor's format, are the system's.
+_SYSTEM = {ErrorCode.NONE, ErrorCode.ILLEGAL_FORMAT, ErrorCode.ILLEGAL_STRIDE, ErrorCode.ILLEGAL_LENGTH}
+
+
+@_point("error", [code.name for code in ErrorCode if code.value < 24 and code not in _SYSTEM])
 def _error(value: str) -> None: ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,14 +77,19 @@ class Layer:
     def weight_beats(self) -> list[int]:
         s = self.schedule
         passes = 1 if self.descriptor["weights_resident"] else s.columns
-        order = ((i, kt) for i in range(s.rows) for _ in range(passes) for kt in range(s.k_tiles))
-        return _payloads(self._weight_images, order)
+        regions = ([(i, kt) for kt in range(s.k_tiles)] for i in range(s.rows) for _ in range(passes))
+        return _payloads(self._weight_images, regions)
 
     def activation_beats(self) -> list[int]:
         s = self.schedule
         passes = 1 if self.descriptor["activations_resident"] else s.rows
-        order = ((j, kt) for _ in range(passes) for j in range(s.columns) for kt in range(s.k_tiles))
-        return _payloads(self._activation_images, order)
+        region = [(j, kt) for j in range(s.columns) for kt in range(s.k_tiles)]
+        return _payloads(self._activation_images, (region for _ in range(passes)))
+
+    def first_image_beats(self, operand: str) -> int:
+        """Beats of the first tile image of ``operand``, "weight" or "activation"."""
+        images = self._weight_images if operand == "weight" else self._activation_images
+        return len(images.images[0][0])
 
     def expected(self) -> np.ndarray:
         """``W @ (x_hat - zp) + bias`` in int64: the last word."""
@@ -127,12 +132,13 @@ class Layer:
         return int(weight_steps.sum(axis=0) @ activation_steps.sum(axis=0))
 
 
-def _payloads(operand: OperandImages, order: Iterator[tuple[int, int]]) -> list[int]:
-    """Beats as payloads: granules, and ``last`` above them on the last beat of each image."""
+def _payloads(operand: OperandImages, regions: Iterable[list[tuple[int, int]]]) -> list[int]:
+    """Beats as payloads: granules, and ``last`` above them on the last beat of each pass over a region."""
     payloads = []
-    for tile, kt in order:
-        image = operand.images[tile][kt]
-        payloads += [int.from_bytes(beat.tobytes(), "little") for beat in image]
+    for region in regions:
+        for tile, kt in region:
+            image = operand.images[tile][kt]
+            payloads += [int.from_bytes(beat.tobytes(), "little") for beat in image]
         payloads[-1] |= 1 << 8 * image.shape[1]
     return payloads
 

@@ -49,8 +49,11 @@ def test_order(m: int, k: int, n: int, wmem_kib: int, amem_kib: int) -> None:
     activations_fit = len(set(activations)) <= config.activation_slots
     assert schedule.weights_resident == weights_fit
     assert schedule.activations_resident == activations_fit
-    assert list(schedule.weight_tiles()) == loads(weights, rows_of, weights_fit)
-    assert list(schedule.activation_tiles()) == loads(activations, [0] * len(activations), activations_fit)
+    weight_passes, activation_passes = list(schedule.weight_passes()), list(schedule.activation_passes())
+    assert sum(weight_passes, []) == loads(weights, rows_of, weights_fit)
+    assert sum(activation_passes, []) == loads(activations, [0] * len(activations), activations_fit)
+    assert {len(tiles) for tiles in weight_passes} == {-(-k // 16)}
+    assert {len(tiles) for tiles in activation_passes} == {len(set(activations))}
     assert list(schedule.output_tiles()) == outputs
     assert (schedule.rows, schedule.columns, schedule.k_tiles) == (
         len({i for i, _ in weights}), len({j for j, _ in activations}), len({kt for _, kt in weights})

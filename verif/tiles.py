@@ -115,8 +115,8 @@ def random_tile(rng: random.Random, layout: TileLayout, *, length: int, dense: i
     )
 
 
-def image(tiles: list[Tile], ways: int) -> list[dict[str, Any]]:
-    """The beats that load one tile into each bank: bank b is in way b % ways.
+def image(tiles: list[Tile], ways: int, *, last: bool = True) -> list[dict[str, Any]]:
+    """The beats that load one tile into each bank: bank b is in way b % ways. ``last``: it ends a region.
 
     A way has its banks' counts, a byte each; then the LO granules of each bank, the same number for all;
     then the HO granules of each bank. What a way lacks in a section's first two parts is zero.
@@ -137,6 +137,6 @@ def image(tiles: list[Tile], ways: int) -> list[dict[str, Any]]:
     beats = max(map(len, columns))
     padded = [column + [0] * (beats - len(column)) for column in columns]
     return [
-        {"granules": list(beat), "last": int(i == beats - 1)}
+        {"granules": list(beat), "last": int(last and i == beats - 1)}
         for i, beat in enumerate(zip(*padded, strict=True))
     ]

@@ -1,0 +1,262 @@
+# amaranth: UnusedElaboratable=no
+# (a block that is placed as an instance of a shared module only lends its ports)
+"""Accelerator: the core on its buses. The top of the design; wiring, and which unit's error counts."""
+
+from amaranth import Cat, ClockDomain, ClockSignal, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from sliceforge.gen.errors import ErrorCode
+from sliceforge.gen.registers import REGISTER_SPACE
+from sliceforge.hw.axi import axi_lite_slave, axi_read_master, axi_write_master, connect_ports
+from sliceforge.hw.bias_unit import BiasUnit
+from sliceforge.hw.burst_writer import BurstWriter
+from sliceforge.hw.core import Core
+from sliceforge.hw.counters import Counters
+from sliceforge.hw.descriptor_unit import DescriptorUnit
+from sliceforge.hw.hierarchy import place
+from sliceforge.hw.load_unit import LoadUnit
+from sliceforge.hw.read_arbiter import ReadArbiter
+from sliceforge.hw.registers import Registers
+from sliceforge.hw.sequencer import Sequencer
+from sliceforge.hw.store_unit import StoreUnit, most_row_beats
+
+__all__ = ["Accelerator"]
+
+_IN_FLIGHT = 16
+"""Bursts without answer, in each direction."""
+_BIAS_BUFFER = 8
+"""Beats: one row of results uses one bias."""
+_READERS = ("descriptor", "weights", "activations", "bias")
+
+
+class Accelerator(wiring.Component):
+    """``Y = W @ (x_hat - zp) + bias`` for a queue of layers in memory (docs/memory-format.md).
+
+    Parameters
+    ----------
+    core : dict of `Core`'s parameters. registers : the register map.
+    bus_bits, address_bits : of the AXI4 master. load_buffer : beats of each load unit's buffer.
+
+    Members
+    -------
+    s_axi_* : AXI4-Lite slave with the registers. m_axi_* : AXI4 master.
+    irq : out; high while a pending bit is set and enabled.
+
+    Domains: all that belongs to a layer is held in reset between layers. What talks to the bus is not: it
+    finishes what it has begun. Tested range: docs/verification.md.
+    """
+
+    def __init__(self, *, core, registers, bus_bits, address_bits, load_buffer):
+        self._core, self._registers = core, registers
+        self._bus = {"bus_bits": bus_bits, "address_bits": address_bits}
+        self._load_buffer = load_buffer
+        self._tile_m = core["pea_count"] * core["vector"]
+        self._tile_n = core["lanes"] * core["vector"]
+        self._read_ports = axi_read_master("m_axi", address_bits, bus_bits)
+        self._write_ports = axi_write_master("m_axi", address_bits, bus_bits)
+        self._slave_ports = axi_lite_slave("s_axi", (REGISTER_SPACE - 1).bit_length())
+        super().__init__({**self._slave_ports, **self._read_ports, **self._write_ports, "irq": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        # Between layers the units are held in reset, by a register: every layer starts from the same state.
+        m.domains.layer = layer_domain = ClockDomain(local=True)
+
+        def unit(name, component, domain="layer"):
+            m.submodules[name] = place(platform, component, name, domain=domain)
+            return component
+
+        bus = self._bus
+        load = {
+            **bus,
+            "buffer": self._load_buffer,
+            "granule_bits": self._core["weight_layout"].granule_bits,
+            "ways": self._core["load_ways"],
+        }
+        sums = self._core["vector"] * self._core["result_lanes"]
+        tile = {"tile_m": self._tile_m, "tile_n": self._tile_n}
+        registers = unit("registers", Registers(registers=self._registers), "sync")
+        sequencer = unit("sequencer", Sequencer(address_bits=bus["address_bits"]), "sync")
+        arbiter = unit(
+            "read_arbiter", ReadArbiter(**bus, readers=len(_READERS), in_flight=_IN_FLIGHT), "sync"
+        )
+        writer = unit(
+            "burst_writer",
+            BurstWriter(
+                **bus, most_beats=most_row_beats(self._tile_n, bus["bus_bits"]), in_flight=_IN_FLIGHT
+            ),
+            "sync",
+        )
+        load_beat_bytes = load["granule_bits"] * load["ways"] // 8
+        descriptor = unit("descriptor_unit", DescriptorUnit(**bus, load_beat_bytes=load_beat_bytes))
+        weights = unit("weights_unit", LoadUnit(**load, region_step=self._tile_m, pass_step=self._tile_n))
+        activations = unit("activations_unit", LoadUnit(**load, region_step=1, pass_step=self._tile_m))
+        bias = unit("bias_unit", BiasUnit(**bus, buffer=_BIAS_BUFFER))
+        store = unit("store_unit", StoreUnit(**bus, **tile, sums=sums))
+        core = unit("core", Core(**self._core))
+
+        m.d.comb += [
+            ClockSignal("layer").eq(ClockSignal()),
+            layer_domain.rst.eq(sequencer.held),
+            writer.drop.eq(sequencer.held),
+        ]
+        connect_ports(m, self, registers, self._slave_ports)
+        connect_ports(m, self, arbiter, self._read_ports)
+        connect_ports(m, self, writer, self._write_ports)
+
+        # Only a layer's first region of weights competes with its activations: the next rows can wait.
+        eager = {"weights": weights.first_region}
+        for i, (name, reader) in enumerate(
+            zip(_READERS, (descriptor, weights, activations, bias), strict=True)
+        ):
+            wiring.connect(m, reader.requests, getattr(arbiter, f"requests_{i}"))
+            m.d.comb += [
+                reader.answer.eq(getattr(arbiter, f"answer_{i}")),
+                getattr(arbiter, f"eager_{i}").eq(eager.get(name, 1)),
+            ]
+        wiring.connect(m, weights.beats, core.weights)
+        wiring.connect(m, activations.beats, core.activations)
+        wiring.connect(m, bias.biases, core.biases)
+        wiring.connect(m, core.results, store.results)
+        wiring.connect(m, store.jobs, writer.jobs)
+        wiring.connect(m, store.beats, writer.beats)
+
+        self._distribute_layer(m, sequencer, descriptor, core, weights, activations, bias, store)
+        self._sequence(m, registers, sequencer, arbiter, writer, descriptor, core, store)
+        m.d.comb += sequencer.unit_error.eq(
+            self._first_error(m, descriptor, weights, activations, bias, writer)
+        )
+        self._count(m, platform, registers, sequencer, arbiter, writer, core, weights, activations)
+        return m
+
+    def _distribute_layer(self, m, sequencer, descriptor, core, weights, activations, bias, store):
+        """The descriptor's fields to the units; constant while a layer runs."""
+        d, layer = descriptor.descriptor, core.layers.p
+        fields = ("m", "n", "k", "weight_slices", "lo_bits", "frequent",
+                  "weights_resident", "activations_resident")  # fmt: skip
+        m.d.comb += [layer[name].eq(d[name]) for name in fields]
+        # A number of slices that the core's field has no room for must not become a legal one.
+        most = (1 << len(layer.weight_slices)) - 1
+        m.d.comb += layer.weight_slices.eq(Mux(d.weight_slices > most, 0, d.weight_slices))
+        m.d.comb += [
+            descriptor.start.eq(sequencer.fetch),
+            descriptor.address.eq(sequencer.descriptor_address),
+            weights.start.eq(sequencer.run),
+            weights.address.eq(Cat(d.weights_address, d.weights_address_high)),
+            weights.length.eq(d.weights_length),
+            weights.regions.eq(d.m),
+            weights.passes.eq(Mux(d.weights_resident, 1, d.n)),
+            activations.start.eq(sequencer.run),
+            activations.address.eq(Cat(d.activations_address, d.activations_address_high)),
+            activations.length.eq(d.activations_length),
+            activations.regions.eq(1),
+            activations.passes.eq(Mux(d.activations_resident, 1, d.m)),
+            bias.start.eq(sequencer.run),
+            bias.address.eq(Cat(d.bias_address, d.bias_address_high)),
+            bias.count.eq(d.m),
+            store.start.eq(sequencer.run),
+            store.address.eq(Cat(d.output_address, d.output_address_high)),
+            store.m.eq(d.m),
+            store.n.eq(d.n),
+            store.stride.eq(d.output_stride),
+        ]
+
+    def _sequence(self, m, registers, sequencer, arbiter, writer, descriptor, core, store):
+        d = descriptor.descriptor
+        queue_address = [registers.queue_address]
+        if self._bus["address_bits"] > 32:
+            queue_address.append(registers.queue_address_high)
+        m.d.comb += [
+            sequencer.start.eq(registers.control_start),
+            sequencer.soft_reset.eq(registers.control_soft_reset),
+            sequencer.queue_address.eq(Cat(queue_address)),
+            sequencer.stall_limit.eq(registers.stall_limit),
+            sequencer.descriptor_done.eq(descriptor.done),
+            sequencer.descriptor_illegal.eq(descriptor.illegal),
+            sequencer.next_valid.eq(d.next),
+            sequencer.next_address.eq(Cat(d.next_address, d.next_address_high)),
+            core.layers.valid.eq(sequencer.layer_valid),
+            sequencer.layer_ready.eq(core.layers.ready),
+            sequencer.core_done.eq(core.status.valid),
+            sequencer.core_error.eq(Mux(core.status.valid, core.status.p.error, ErrorCode.NONE)),
+            sequencer.stored.eq(store.done),
+            sequencer.bus_idle.eq(arbiter.idle & writer.idle),
+            sequencer.bus_owed.eq(arbiter.owed | writer.owed),
+            sequencer.bus_moves.eq(arbiter.moves | writer.moves),
+            registers.status_busy.eq(sequencer.busy),
+            registers.status_error_code.eq(sequencer.error),
+            registers.layers_done.eq(sequencer.layers_done),
+            registers.set_interrupt_pending_done.eq(sequencer.done),
+            registers.set_interrupt_pending_error.eq(sequencer.failed),
+            registers.set_interrupt_pending_layer.eq(sequencer.layer_ends & d.interrupt),
+            # The status is only looked at: the core is reset when the layer is closed.
+            core.status.ready.eq(0),
+        ]
+        m.d.sync += self.irq.eq(
+            (registers.interrupt_pending_done & registers.interrupt_enable_done)
+            | (registers.interrupt_pending_error & registers.interrupt_enable_error)
+            | (registers.interrupt_pending_layer & registers.interrupt_enable_layer)
+        )
+
+    def _first_error(self, m, descriptor, weights, activations, bias, writer):
+        """The error of a unit around the core; the bus's before what may follow from it."""
+        error = Signal(ErrorCode)
+        flags = (
+            (descriptor.failed, ErrorCode.DESCRIPTOR_READ),
+            (weights.failed, ErrorCode.WEIGHTS_READ),
+            (activations.failed, ErrorCode.ACTIVATIONS_READ),
+            (bias.failed, ErrorCode.BIAS_READ),
+            (writer.failed, ErrorCode.OUTPUT_WRITE),
+            (weights.bad_length, ErrorCode.WEIGHT_LENGTH),
+            (activations.bad_length, ErrorCode.ACTIVATION_LENGTH),
+        )
+        for flag, code in reversed(flags):
+            with m.If(flag):
+                m.d.comb += error.eq(code)
+        return error
+
+    def _count(self, m, platform, registers, sequencer, arbiter, writer, core, weights, activations):
+        def moves(stream):
+            return stream.valid & stream.ready
+
+        on = sequencer.counting
+        products = core.products
+        in_array = Signal()  # a layer is in the array
+        with m.If(sequencer.run):
+            m.d.sync += in_array.eq(1)
+        with m.If(sequencer.held | core.status.valid):
+            m.d.sync += in_array.eq(0)
+        fetching = Signal()
+        with m.If(sequencer.fetch):
+            m.d.sync += fetching.eq(1)
+        with m.If(sequencer.held | sequencer.layer_valid):
+            m.d.sync += fetching.eq(0)
+        bus_bytes = self._bus["bus_bits"] // 8
+        amounts = {
+            "cycles": (on, 1),
+            "array_cycles": (Mux(sequencer.layer_ends, core.status.p.cycles, 0), len(core.status.p.cycles)),
+            "array_busy": (products != 0, 1),
+            "array_stalled": (in_array & (products == 0), 1),
+            "outer_products": (products, len(products)),
+            "descriptor_busy": (fetching, 1),
+            "weights_busy": (moves(weights.beats), 1),
+            "weights_stalled": (in_array & weights.beats.ready & ~weights.beats.valid, 1),
+            "activations_busy": (moves(activations.beats), 1),
+            "activations_stalled": (in_array & activations.beats.ready & ~activations.beats.valid, 1),
+            "store_busy": (writer.beat, 1),
+            "store_stalled": (core.results.valid & ~core.results.ready, 1),
+            "read_stalled": (arbiter.refused, 1),
+            "bytes_read": (Mux(arbiter.beat, bus_bytes, 0), bus_bytes.bit_length()),
+            "bytes_written": (Mux(writer.beat, writer.words << 2, 0), len(writer.words) + 2),
+        }
+        counters = Counters(amounts={name: width for name, (_, width) in amounts.items()})
+        m.submodules.counters = place(platform, counters, "counters")
+        m.d.comb += counters.clear.eq(sequencer.cleared)
+        for name, (amount, _) in amounts.items():
+            value = getattr(counters, name)
+            m.d.comb += [
+                getattr(counters, f"add_{name}").eq(amount),
+                getattr(registers, name).eq(value[:32]),
+                getattr(registers, f"{name}_high").eq(value[32:]),
+            ]

@@ -1,0 +1,112 @@
+"""Burst reader: turns jobs, spans of memory, into bursts, and their answers into one stream of beats."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.axi import window_beats
+from sliceforge.hw.payloads import bus_beat_layout, read_answer_layout, read_job_layout, read_request_layout
+from sliceforge.hw.stream_fifo import StreamFIFO
+
+__all__ = ["BurstReader"]
+
+
+class BurstReader(wiring.Component):
+    """Reads jobs (``beats`` beats of the bus from ``address`` on) in order; prefetches into its buffer.
+
+    A burst is asked for only when the buffer has room for all of it, so that its answer is never held up
+    and one reader cannot block another. Bursts end where an aligned block of ``buffer / 4`` beats (less
+    where the bus's largest burst or 4 KiB demand it) ends: none crosses 4 KiB.
+
+    Parameters
+    ----------
+    bus_bits, address_bits : of the bus. ``buffer`` : beats of the buffer.
+
+    Members
+    -------
+    jobs : stream in; a beat's address and a number of beats, 1 or more.
+    requests : stream out; bursts for the `ReadArbiter`.
+    answer : in; a beat for this reader, when its ``valid`` is high. Always taken.
+    beats : stream out; ``last`` on the last beat of a job.
+    failed : out; high, until reset, after an answer with an error or a job past the address space.
+        What comes after that is not to be trusted.
+
+    Latency: 2 cycles from job to request, 2 from answer to beat. Throughput: a beat a cycle.
+    Flow control: valid/ready. Reset while answers are owed: the `ReadArbiter` must drop them.
+    """
+
+    def __init__(self, *, bus_bits, address_bits, buffer):
+        self.parameters = {"bus_bits": bus_bits, "address_bits": address_bits, "buffer": buffer}
+        self._shift = (bus_bits // 8).bit_length() - 1  # bits of an address inside a beat
+        self._burst = min(max(1, buffer // 4), window_beats(bus_bits))
+        super().__init__(
+            {
+                "jobs": In(stream.Signature(read_job_layout(address_bits))),
+                "requests": Out(stream.Signature(read_request_layout(address_bits))),
+                "answer": In(read_answer_layout(bus_bits)),
+                "beats": Out(stream.Signature(bus_beat_layout(bus_bits))),
+                "failed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        p, burst = self.parameters, self._burst
+
+        # The job on its way: the next beat's number in memory, with a bit more for the end of the space.
+        active = Signal()
+        beat = Signal(p["address_bits"] - self._shift + 1)
+        left = Signal.like(self.jobs.p.beats)
+        block_left = Signal(range(burst + 1))  # beats up to the end of the aligned block
+        count = Signal(range(burst + 1))
+        room = Signal(range(p["buffer"] + 1), init=p["buffer"])
+        request, hands_over = self.requests, Signal()
+        past_space = Signal()
+        m.d.comb += [
+            block_left.eq(burst - beat[: (burst - 1).bit_length()]),
+            count.eq(Mux(left < block_left, left, block_left)),
+            past_space.eq(active & beat[-1]),
+            hands_over.eq(active & ~past_space & (room >= count) & (~request.valid | request.ready)),
+        ]
+        with m.If(request.ready):
+            m.d.sync += request.valid.eq(0)
+        with m.If(hands_over):
+            m.d.sync += [
+                request.valid.eq(1),
+                request.p.address.eq(beat[:-1] << self._shift),
+                request.p.last_beat.eq(count - 1),
+                beat.eq(beat + count),
+                left.eq(left - count),
+                active.eq(left != count),
+            ]
+        with m.If(self.jobs.valid & self.jobs.ready):
+            m.d.sync += [
+                active.eq(1), beat.eq(self.jobs.p.address >> self._shift), left.eq(self.jobs.p.beats)
+            ]  # fmt: skip
+
+        # Lengths of the jobs under way, so that each one's last beat is known when it comes.
+        m.submodules.lengths = lengths = StreamFIFO(self.jobs.p.beats.shape(), depth=4)
+        m.d.comb += [
+            lengths.i.payload.eq(self.jobs.p.beats),
+            lengths.i.valid.eq(self.jobs.valid & ~active),
+            self.jobs.ready.eq(lengths.i.ready & ~active),
+        ]
+        m.submodules.buffer = fifo = StreamFIFO(p["bus_bits"], depth=p["buffer"], buffered=True)
+        taken = Signal()
+        passed = Signal.like(left)  # beats of the job that have left the buffer
+        m.d.comb += [
+            fifo.i.payload.eq(self.answer.data),
+            fifo.i.valid.eq(self.answer.valid),
+            self.beats.p.data.eq(fifo.o.payload),
+            self.beats.p.last.eq(passed + 1 == lengths.o.payload),
+            self.beats.valid.eq(fifo.o.valid & lengths.o.valid),
+            fifo.o.ready.eq(self.beats.ready & lengths.o.valid),
+            taken.eq(self.beats.valid & self.beats.ready),
+            lengths.o.ready.eq(taken & self.beats.p.last),
+        ]
+        m.d.sync += room.eq(room + taken - Mux(hands_over, count, 0))
+        with m.If(taken):
+            m.d.sync += passed.eq(Mux(self.beats.p.last, 0, passed + 1))
+        with m.If((self.answer.valid & self.answer.error) | past_space):
+            m.d.sync += self.failed.eq(1)
+        return m
