@@ -145,7 +145,7 @@ class StoreUnit(wiring.Component):
             m.d.sync += [
                 first.eq(row_ends),
                 ended.eq(row_ends & result.last),
-                filled.eq(total),  # modulo the words of a beat
+                filled.eq(total[:word_bits]),  # modulo the words of a beat
                 held.eq(beat_now),
             ]
             with m.If(emits):
