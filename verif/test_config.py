@@ -14,7 +14,7 @@ from sliceforge.gen.verilog import core_parameters
 PRESETS = ("panacea", "edge", "tiny")
 INTEGERS = (
     "pea_count", "lanes", "vector", "weight_slices", "run_bits", "tile_k", "fifo_depth", "wmem_kib",
-    "amem_kib", "omem_kib", "bus_bits", "max_k",
+    "amem_kib", "omem_kib", "bus_bits", "address_bits", "load_buffer", "max_k",
 )  # fmt: skip
 RANGES = {
     "pea_count": (1, 64),
@@ -25,12 +25,14 @@ RANGES = {
     "wmem_kib": (1, 65536),
     "amem_kib": (1, 65536),
     "omem_kib": (1, 65536),
+    "address_bits": (32, 64),
     "max_k": (1, 1048576),
 }
 CHOICES = {
     "vector": ("2, 4, 8", (0, 1, 3, 5, 6, 16)),
     "weight_slices": ("1, 2, 3", (0, 4, -1)),
     "bus_bits": ("32, 64, 128, 256, 512", (0, 16, 96, 1024)),
+    "load_buffer": ("16, 32, 64, 128, 256, 512", (0, 8, 100, 1024)),
 }
 
 
@@ -201,24 +203,24 @@ class TestDerivedValues:
                 "panacea",
                 {
                     "operators": 256, "multipliers": 4096, "tile_m": 64, "tile_n": 64, "max_weight_bits": 7,
-                    "accumulator_bits": 27, "load_ways": 4, "weight_slots": 102, "activation_slots": 102,
-                    "output_slots": 4, "result_lanes": 2,
+                    "accumulator_bits": 27, "load_ways": 4, "load_beat_bytes": 32, "weight_slots": 102,
+                    "activation_slots": 102, "output_slots": 4, "result_lanes": 2,
                 },
             ),
             (
                 "edge",
                 {
                     "operators": 32, "multipliers": 512, "tile_m": 16, "tile_n": 32, "max_weight_bits": 7,
-                    "accumulator_bits": 27, "load_ways": 2, "weight_slots": 102, "activation_slots": 51,
-                    "output_slots": 4, "result_lanes": 1,
+                    "accumulator_bits": 27, "load_ways": 2, "load_beat_bytes": 16, "weight_slots": 102,
+                    "activation_slots": 51, "output_slots": 4, "result_lanes": 1,
                 },
             ),
             (
                 "tiny",
                 {
                     "operators": 4, "multipliers": 64, "tile_m": 8, "tile_n": 8, "max_weight_bits": 7,
-                    "accumulator_bits": 27, "load_ways": 1, "weight_slots": 23, "activation_slots": 23,
-                    "output_slots": 4, "result_lanes": 1,
+                    "accumulator_bits": 27, "load_ways": 1, "load_beat_bytes": 8, "weight_slots": 23,
+                    "activation_slots": 23, "output_slots": 4, "result_lanes": 1,
                 },
             ),
         ],
@@ -272,19 +274,24 @@ class TestDerivedValues:
         assert largest >= 2 ** (machine.accumulator_bits - 3)  # max_k is rounded up to a power of two
 
     @pytest.mark.parametrize(
-        ("fields", "ways", "result_lanes"),
+        ("fields", "ways", "beat", "result_lanes"),
         [
-            ({"bus_bits": 32}, 1, 1),
-            ({"bus_bits": 512}, 8, 4),
-            ({"bus_bits": 512, "lanes": 6}, 8, 2),
-            ({"bus_bits": 512, "lanes": 5}, 8, 1),
-            ({"bus_bits": 256, "vector": 2}, 8, 4),
-            ({"bus_bits": 64, "vector": 8, "omem_kib": 128}, 1, 1),
+            # A beat of the bus, but a granule of 16 v bits at least.
+            ({"bus_bits": 32}, 1, 8, 1),
+            ({"bus_bits": 512}, 8, 64, 4),
+            ({"bus_bits": 512, "lanes": 6}, 8, 64, 2),
+            ({"bus_bits": 512, "lanes": 5}, 8, 64, 1),
+            ({"bus_bits": 256, "vector": 2}, 8, 32, 4),
+            ({"bus_bits": 64, "vector": 8, "omem_kib": 128}, 1, 16, 1),
         ],
     )
-    def test_of_the_streams(self, fields: dict[str, int], ways: int, result_lanes: int) -> None:
+    def test_of_the_streams(self, fields: dict[str, int], ways: int, beat: int, result_lanes: int) -> None:
         machine = config(**fields)
-        assert (machine.load_ways, machine.result_lanes) == (ways, result_lanes)
+        assert (machine.load_ways, machine.load_beat_bytes, machine.result_lanes) == (
+            ways,
+            beat,
+            result_lanes,
+        )
 
     def test_the_cores_parameters_come_from_them(self) -> None:
         machine = AcceleratorConfig.preset("edge", fifo_depth=5)

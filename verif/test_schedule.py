@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -50,8 +52,8 @@ def test_order(m: int, k: int, n: int, wmem_kib: int, amem_kib: int) -> None:
     assert schedule.weights_resident == weights_fit
     assert schedule.activations_resident == activations_fit
     weight_passes, activation_passes = list(schedule.weight_passes()), list(schedule.activation_passes())
-    assert sum(weight_passes, []) == loads(weights, rows_of, weights_fit)
-    assert sum(activation_passes, []) == loads(activations, [0] * len(activations), activations_fit)
+    assert list(chain(*weight_passes)) == loads(weights, rows_of, weights_fit)
+    assert list(chain(*activation_passes)) == loads(activations, [0] * len(activations), activations_fit)
     assert {len(tiles) for tiles in weight_passes} == {-(-k // 16)}
     assert {len(tiles) for tiles in activation_passes} == {len(set(activations))}
     assert list(schedule.output_tiles()) == outputs
