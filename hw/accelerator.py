@@ -23,8 +23,10 @@ from sliceforge.hw.store_unit import StoreUnit, most_row_beats
 
 __all__ = ["Accelerator"]
 
-_IN_FLIGHT = 16
-"""Bursts without answer, in each direction."""
+_READS = 16
+"""Bursts that are read at a time."""
+_WRITES = 16
+"""Bursts written whose answer is owed."""
 _BIAS_BUFFER = 8
 """Beats: one row of results uses one bias."""
 _READERS = ("descriptor", "weights", "activations", "bias")
@@ -79,13 +81,13 @@ class Accelerator(wiring.Component):
         registers = unit("registers", Registers(registers=self._registers), "sync")
         sequencer = unit("sequencer", Sequencer(address_bits=bus["address_bits"]), "sync")
         arbiter = unit(
-            "read_arbiter", ReadArbiter(**bus, readers=len(_READERS), in_flight=_IN_FLIGHT), "sync"
+            "read_arbiter",
+            ReadArbiter(**bus, readers=len(_READERS), in_flight=_READS, enough_beats=self._load_buffer),
+            "sync",
         )
         writer = unit(
             "burst_writer",
-            BurstWriter(
-                **bus, most_beats=most_row_beats(self._tile_n, bus["bus_bits"]), in_flight=_IN_FLIGHT
-            ),
+            BurstWriter(**bus, most_beats=most_row_beats(self._tile_n, bus["bus_bits"]), in_flight=_WRITES),
             "sync",
         )
         load_beat_bytes = load["granule_bits"] * load["ways"] // 8
@@ -105,8 +107,8 @@ class Accelerator(wiring.Component):
         connect_ports(m, self, arbiter, self._read_ports)
         connect_ports(m, self, writer, self._write_ports)
 
-        # Only a layer's first region of weights competes with its activations: the next rows can wait.
-        eager = {"weights": weights.first_region}
+        # Of weights and activations, what the array has fewer tiles of goes first.
+        eager = {"weights": core.weights_eager, "activations": core.activations_eager}
         for i, (name, reader) in enumerate(
             zip(_READERS, (descriptor, weights, activations, bias), strict=True)
         ):

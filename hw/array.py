@@ -43,6 +43,7 @@ class Array(wiring.Component):
     run : in; high while the layer runs.
     weights, activations, biases : stream in; in the order of `TileController`, see docs/memory-format.md.
     results : stream out.
+    weights_eager, activations_eager : out; the operand has no more tiles ahead of the array than the other.
     products : out; outer products issued in the cycle before the last.
     error : out; the first error seen; NONE while all is well.
     """
@@ -85,6 +86,8 @@ class Array(wiring.Component):
                 "activations": In(beats),
                 "biases": In(stream.Signature(bias_layout())),
                 "results": Out(stream.Signature(result_layout(vector * result_lanes))),
+                "weights_eager": Out(1),
+                "activations_eager": Out(1),
                 "products": Out(range(pea_count * lanes + 1)),
                 "error": Out(ErrorCode),
             }
@@ -126,6 +129,10 @@ class Array(wiring.Component):
             controller.k.eq(layer.k),
             controller.weights_resident.eq(layer.weights_resident),
             controller.activations_resident.eq(layer.activations_resident),
+        ]
+        m.d.sync += [
+            self.weights_eager.eq(weights.arrived <= activations.arrived),
+            self.activations_eager.eq(activations.arrived <= weights.arrived),
         ]
         peas = self._build_peas(m, platform, weights, activations)
         self._build_outputs(m, platform, controller, peas)

@@ -46,7 +46,7 @@ class BiasUnit(wiring.Component):
         bus_bits = self.parameters["bus_bits"]
         words = bus_bits // 32
         word_bits = (words - 1).bit_length()
-        m.submodules.reader = reader = BurstReader(**self.parameters)
+        m.submodules.reader = reader = BurstReader(**self.parameters, burst=self.parameters["buffer"] // 2)
         wiring.connect(m, reader.requests, wiring.flipped(self.requests))
 
         first = self.address[2 : 2 + word_bits] if words > 1 else 0  # word in the first beat

@@ -15,12 +15,13 @@ class BurstReader(wiring.Component):
     """Reads jobs (``beats`` beats of the bus from ``address`` on) in order; prefetches into its buffer.
 
     A burst is asked for only when the buffer has room for all of it, so that its answer is never held up
-    and one reader cannot block another. Bursts end where an aligned block of ``buffer / 4`` beats (less
-    where the bus's largest burst or 4 KiB demand it) ends: none crosses 4 KiB.
+    and one reader cannot block another. Bursts end where an aligned block of ``burst`` beats ends (less
+    where the bus's largest burst or 4 KiB demand it): none crosses 4 KiB.
 
     Parameters
     ----------
-    bus_bits, address_bits : of the bus. ``buffer`` : beats of the buffer.
+    bus_bits, address_bits : of the bus. ``buffer`` : beats of the buffer, 4 or more.
+    burst : beats of the largest burst, a power of 2, ``buffer`` or less.
 
     Members
     -------
@@ -35,10 +36,12 @@ class BurstReader(wiring.Component):
     Flow control: valid/ready. Reset while answers are owed: the `ReadArbiter` must drop them.
     """
 
-    def __init__(self, *, bus_bits, address_bits, buffer):
-        self.parameters = {"bus_bits": bus_bits, "address_bits": address_bits, "buffer": buffer}
+    def __init__(self, *, bus_bits, address_bits, buffer, burst):
+        self.parameters = {
+            "bus_bits": bus_bits, "address_bits": address_bits, "buffer": buffer, "burst": burst
+        }  # fmt: skip
         self._shift = (bus_bits // 8).bit_length() - 1  # bits of an address inside a beat
-        self._burst = min(max(1, buffer // 4), window_beats(bus_bits))
+        self._burst = min(burst, window_beats(bus_bits))
         super().__init__(
             {
                 "jobs": In(stream.Signature(read_job_layout(address_bits))),

@@ -38,6 +38,7 @@ class Core(wiring.Component):
     weights, activations : stream in; beats of tile images.
     biases : stream in; folded biases, one for each row of the layer.
     results : stream out; the results, tile by tile, row by row; ``last`` on the layer's last beat.
+    weights_eager, activations_eager : out; the `Array`'s: which operand is wanted first.
     products : out; outer products that were issued two cycles before.
     status : stream out; error code and counters. Offered when the last result was taken or the layer
         was stopped by an error.
@@ -63,6 +64,8 @@ class Core(wiring.Component):
                 "biases": In(stream.Signature(bias_layout())),
                 "results": Out(stream.Signature(result_layout(sums))),
                 "status": Out(stream.Signature(status_layout())),
+                "weights_eager": Out(1),
+                "activations_eager": Out(1),
                 "products": Out(range(array["pea_count"] * array["lanes"] + 1)),
             }
         )
@@ -101,6 +104,8 @@ class Core(wiring.Component):
             self.results.valid.eq(array.results.valid & running),
             array.results.ready.eq(self.results.ready & running),
             array.run.eq(running),
+            self.weights_eager.eq(array.weights_eager),
+            self.activations_eager.eq(array.activations_eager),
             self.products.eq(Mux(running, array.products, 0)),
         ]
         with m.FSM(name="state") as state:

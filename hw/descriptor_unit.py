@@ -65,7 +65,7 @@ class DescriptorUnit(wiring.Component):
         bus_bits, address_bits = self.parameters["bus_bits"], self.parameters["address_bits"]
         beats = DESCRIPTOR_BYTES * 8 // bus_bits
         m.submodules.reader = reader = BurstReader(
-            bus_bits=bus_bits, address_bits=address_bits, buffer=max(4, beats)
+            bus_bits=bus_bits, address_bits=address_bits, buffer=max(4, beats), burst=beats
         )
         wiring.connect(m, reader.requests, wiring.flipped(self.requests))
         pending = Signal()

@@ -40,7 +40,6 @@ class LoadUnit(wiring.Component):
     regions, passes : in; there are ``ceil(regions / region_step)`` regions, each is read
         ``ceil(passes / pass_step)`` times.
     requests, answer, failed : the reader's.
-    first_region : out; the region that is asked for is the first.
     bad_length : out; high, until reset: a header's length is 0 or 1 before the last region, or not 0 there.
     beats : stream out; tile images.
 
@@ -64,7 +63,6 @@ class LoadUnit(wiring.Component):
                 "requests": Out(stream.Signature(read_request_layout(address_bits))),
                 "answer": In(read_answer_layout(bus_bits)),
                 "failed": Out(1),
-                "first_region": Out(1),
                 "bad_length": Out(1),
                 "beats": Out(stream.Signature(beat_layout(granule_bits, ways))),
             }
@@ -74,7 +72,10 @@ class LoadUnit(wiring.Component):
         m = Module()
         p = self.parameters
         parts = self._beat_bits // p["bus_bits"]  # bus beats of a load beat
-        reader = BurstReader(bus_bits=p["bus_bits"], address_bits=p["address_bits"], buffer=p["buffer"])
+        # Four bursts may be on their way: one arrives while others cover the memory's latency.
+        reader = BurstReader(
+            bus_bits=p["bus_bits"], address_bits=p["address_bits"], buffer=p["buffer"], burst=p["buffer"] // 4
+        )
         m.submodules.reader = place(platform, reader, "load_reader")
         m.submodules.region_loop = regions = LoopCounter(width=DIM_BITS, step=p["region_step"])
         m.submodules.pass_loop = passes = LoopCounter(width=DIM_BITS, step=p["pass_step"])
@@ -95,7 +96,6 @@ class LoadUnit(wiring.Component):
             passes.total.eq(self.passes),
             arriving.total.eq(self.passes),
             passes.next.eq(asked),
-            self.first_region.eq(regions.first),
         ]
         with m.FSM(name="state"):
             with m.State("IDLE"):

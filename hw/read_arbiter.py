@@ -1,6 +1,6 @@
 """Read arbiter: the read half of the AXI4 master, shared by the readers."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,23 +20,26 @@ class ReadArbiter(wiring.Component):
     Parameters
     ----------
     bus_bits, address_bits : of the bus. ``readers`` : how many. ``in_flight`` : bursts without full answer.
+    enough_beats : with so many beats on their way no more are asked for: they would queue in the memory,
+        where a more urgent request cannot overtake them.
 
     Members
     -------
     requests_{i} : stream in. ``eager_{i}`` : in; with it.
     answer_{i} : out; a beat for reader i in this cycle if its ``valid`` is high.
     m_axi_ar*, m_axi_r* : the bus. All outputs are registers.
-    idle : out; nothing is asked for and no answer is owed. ``owed`` : out; the bus owes an answer, or has
-        not accepted an address. ``moves`` : out; the bus accepted an address or gave a beat.
+    idle : out; no reader asks, no answer is owed or on its way to a reader. ``owed`` : out; the bus owes an
+        answer, or has not accepted an address. ``moves`` : out; the bus accepted an address or gave a beat.
     refused, beat : out; an address waits, a beat arrived: for the counters.
 
     Latency: 1 cycle from request to address, 1 from the bus's beat to the answer.
     Flow control: valid/ready; answers are pushed. It is never reset while the bus owes answers.
     """
 
-    def __init__(self, *, bus_bits, address_bits, readers, in_flight):
+    def __init__(self, *, bus_bits, address_bits, readers, in_flight, enough_beats):
         self.parameters = {
-            "bus_bits": bus_bits, "address_bits": address_bits, "readers": readers, "in_flight": in_flight
+            "bus_bits": bus_bits, "address_bits": address_bits, "readers": readers, "in_flight": in_flight,
+            "enough_beats": enough_beats,
         }  # fmt: skip
         super().__init__(
             {
@@ -77,9 +80,17 @@ class ReadArbiter(wiring.Component):
 
         # Whose answers are on their way, burst by burst.
         m.submodules.owners = owners = StreamFIFO(index(readers), depth=self.parameters["in_flight"])
-        accepts = Signal()
+        accepts, arrives = Signal(), Signal()
+        on_way = Signal(range(self.parameters["enough_beats"] + 256))  # beats that were asked for
+        asked = Signal(9)
+        m.d.sync += on_way.eq(on_way + asked - arrives)
         m.d.comb += [
-            accepts.eq(candidates.any() & owners.i.ready & (~self.m_axi_arvalid | self.m_axi_arready)),
+            accepts.eq(
+                candidates.any()
+                & owners.i.ready
+                & (on_way < self.parameters["enough_beats"])
+                & (~self.m_axi_arvalid | self.m_axi_arready)
+            ),
             owners.i.valid.eq(accepts),
             owners.i.payload.eq(chosen),
         ]
@@ -90,14 +101,13 @@ class ReadArbiter(wiring.Component):
             with m.Switch(chosen):
                 for i, request in enumerate(requests):
                     with m.Case(i):
-                        m.d.comb += request.ready.eq(1)
+                        m.d.comb += [request.ready.eq(1), asked.eq(request.p.last_beat + 1)]
                         m.d.sync += [
                             self.m_axi_araddr.eq(request.p.address),
                             self.m_axi_arlen.eq(request.p.last_beat),
                         ]
 
         m.d.sync += self.m_axi_rready.eq(1)
-        arrives = Signal()
         m.d.comb += [
             arrives.eq(self.m_axi_rvalid & self.m_axi_rready),
             owners.o.ready.eq(arrives & self.m_axi_rlast),
@@ -112,7 +122,8 @@ class ReadArbiter(wiring.Component):
 
         m.d.comb += [
             self.owed.eq(self.m_axi_arvalid | owners.o.valid),
-            self.idle.eq(~self.owed & ~self.beat),
+            # An offer counts: it may be taken in the cycle in which its reader is reset, and is owed then.
+            self.idle.eq(~self.owed & ~self.beat & ~Cat(request.valid for request in requests).any()),
             self.refused.eq(self.m_axi_arvalid & ~self.m_axi_arready),
             self.moves.eq((self.m_axi_arvalid & self.m_axi_arready) | arrives),
         ]

@@ -30,7 +30,9 @@ class Registers(wiring.Component):
 
     A write without strobe for a byte leaves that byte's fields. Answered SLVERR, without effect: unmapped
     addresses, writes of registers that have no field to write, CONTROL.START while STATUS.BUSY.
-    Latency: 2 cycles from address (and data) to answer. Flow control: valid/ready.
+    The two lowest bits of an address do not matter.
+    Latency: to the answer 1 cycle from a read's address, 2 from a write's address and data. Flow control:
+    valid/ready; a write may come while the answer of the one before it waits, and acts after that.
     """
 
     def __init__(self, *, registers):

@@ -28,7 +28,8 @@ class Sequencer(wiring.Component):
     descriptor_done, descriptor_illegal, next_valid, next_address : in; of the descriptor unit.
     layer_valid, layer_ready : out, in; the core's descriptor stream.
     core_done, core_error : in; the core's status. ``stored`` : in; all results have left the store unit.
-    unit_error : in; the first error of any unit, or NONE.
+    unit_error : in; the first error of any unit, or NONE. Of several errors in a cycle it counts first, then
+        the descriptor's or its address's, then a stall, then the core's.
     bus_idle, bus_owed, bus_moves : in; both halves of the bus together.
     busy, counting, error, layers_done : out; for the registers. ``counting``: between start and interrupt.
     cleared : out; a pulse: a queue starts.
@@ -162,7 +163,7 @@ class Sequencer(wiring.Component):
                 goes_on.eq(self.next_valid),
             ]
         with m.If(stops):
-            m.d.sync += [self.held.eq(1), self.counting.eq(0)]
+            m.d.sync += [self.held.eq(1), self.counting.eq(0), goes_on.eq(0)]
         with m.If(self.failed):
             m.d.sync += self.error.eq(error)
         return m

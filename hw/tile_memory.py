@@ -36,6 +36,8 @@ class TileMemory(wiring.Component):
     forbidden : in; as the feeder's.
     bad_position, bad_slice : out; high, until reset, after a malformed stream or a forbidden bit in a bank.
 
+    arrived : out; tiles that were loaded and that nobody has asked for yet.
+
     Latency: the loader's and the feeder's. Tested range: banks 1..16, ways 1, 2, 4; slots 2..18.
     """
 
@@ -65,6 +67,7 @@ class TileMemory(wiring.Component):
                 "bad_length": Out(1),
                 "bad_position": Out(1),
                 "bad_slice": Out(1),
+                "arrived": Out(range(slots + 1)),
             }
         )
 
@@ -90,15 +93,14 @@ class TileMemory(wiring.Component):
         ]
 
         banks = [TileBank(layout=layout, slots=slots) for _ in range(p["banks"])]
-        arrived = Signal(range(slots + 1))  # tiles that nobody has asked for yet
         passes = Signal()
         m.d.comb += [
             self.tiles.ready.eq(
-                Cat(bank.tiles.ready for bank in banks).all() & (~self.fresh | (arrived != 0))
+                Cat(bank.tiles.ready for bank in banks).all() & (~self.fresh | (self.arrived != 0))
             ),
             passes.eq(self.tiles.valid & self.tiles.ready),
         ]
-        m.d.sync += arrived.eq(arrived + loader.loaded - (passes & self.fresh))
+        m.d.sync += self.arrived.eq(self.arrived + loader.loaded - (passes & self.fresh))
 
         all_released = Signal()
         released = []  # for each bank: it has read a tile that others still read
