@@ -2,7 +2,7 @@
 # (a block that is placed as an instance of a shared module only lends its ports)
 """Accelerator: the core on its buses. The top of the design; wiring, and which unit's error counts."""
 
-from amaranth import Cat, ClockDomain, ClockSignal, Module, Mux, Signal
+from amaranth import Cat, ClockDomain, ClockSignal, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -100,7 +100,7 @@ class Accelerator(wiring.Component):
 
         m.d.comb += [
             ClockSignal("layer").eq(ClockSignal()),
-            layer_domain.rst.eq(sequencer.held),
+            layer_domain.rst.eq(sequencer.held | ResetSignal()),  # one cycle of reset is enough
             writer.drop.eq(sequencer.held),
         ]
         connect_ports(m, self, registers, self._slave_ports)
@@ -139,8 +139,9 @@ class Accelerator(wiring.Component):
                   "weights_resident", "activations_resident")  # fmt: skip
         m.d.comb += [layer[name].eq(d[name]) for name in fields]
         # A number of slices that the core's field has no room for must not become a legal one.
-        most = (1 << len(layer.weight_slices)) - 1
-        m.d.comb += layer.weight_slices.eq(Mux(d.weight_slices > most, 0, d.weight_slices))
+        beyond = d.weight_slices[len(layer.weight_slices) :]
+        if len(beyond):
+            m.d.comb += layer.weight_slices.eq(Mux(beyond.any(), 0, d.weight_slices))
         m.d.comb += [
             descriptor.start.eq(sequencer.fetch),
             descriptor.address.eq(sequencer.descriptor_address),

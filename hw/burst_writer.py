@@ -31,7 +31,7 @@ class BurstWriter(wiring.Component):
     failed : out; high, until ``drop``, after an answer with an error or a job past the address space.
     beat, words : out; a beat was accepted, with as many words: for the counters.
 
-    Latency: 1 cycle from job to address, 1 from beat to bus. Throughput: a beat a cycle.
+    Latency: 2 cycles from job to address, 1 from beat to bus. Throughput: a beat a cycle.
     Flow control: valid/ready. It is never reset while the bus owes answers.
     """
 

@@ -11,11 +11,12 @@ __all__ = ["StreamFIFO"]
 class StreamFIFO(wiring.Component):
     """First in, first out; `depth` payloads of `shape`.
 
-    buffered: the RAM's read is registered, as block RAM needs it; for large depths.
+    buffered: the RAM's read is registered, as block RAM needs it; for large depths, 3 or more.
 
     Members: ``i`` stream in, ``o`` stream out, ``level`` out: payloads inside.
     Latency: 1 cycle from ``i`` to ``o``, 2 if buffered. Throughput: a payload a cycle.
-    Flow control: ``i.ready`` and ``o.valid`` follow from ``level`` alone. Tested range: depth 2..64.
+    Flow control: ``i.ready`` follows from ``level`` alone, and so does ``o.valid`` if not buffered.
+    Tested range: depth 2..64, buffered 3..512.
     """
 
     def __init__(self, shape, *, depth, buffered=False):

@@ -1,4 +1,4 @@
-"""Draws docs/machine.svg: the machine's blocks in dataflow order. The same bytes on every run.
+"""Draws docs/machine.svg: the machine on its buses, in dataflow order. The same bytes on every run.
 
 usage: block_diagram.py [FILE.svg|FILE.png]      (run by `make docs`)
 """
@@ -20,9 +20,10 @@ SUM = ("#dcf1de", "#2b7d3c")
 CONTROL = ("#ececf1", "#6b6b7d")
 PLAIN = ("#ffffff", "#8a8a99")
 
-LANES = {"lane 0": 53.0, "lane 1": 72.0, "lane L−1": 98.0}  # left edges
-PEAS = {"PEA 0": 79.0, "PEA 1": 60.0, "PEA P−1": 35.0}  # lower edges
+LANES = {"lane 0": 75.0, "lane L−1": 101.0}  # left edges
+PEAS = {"PEA 0": 60.0, "PEA P−1": 38.0}  # lower edges
 LANE_WIDTH, PEA_HEIGHT = 14.0, 17.0
+TOP, BUS, UNITS = 152.0, 130.0, 113.0  # lower edges: system, what talks to the bus, load and store units
 
 Point = tuple[float, float]
 Colours = tuple[str, str]
@@ -93,100 +94,134 @@ class Drawing:
                 )
 
 
+def draw_system(d: Drawing) -> None:
+    """What the accelerator is connected to, and the frames around it and its core."""
+    d.box(3, TOP, 25, 8, "CPU", PLAIN)
+    d.box(34, TOP, 142, 8, "memory: descriptors, tile images, folded biases, results", PLAIN)
+    d.frame(1, 33, 176, 110, ("#fbfbfc", "#b9bcc6"))
+    d.text(122, 140.4, "accelerator", bold=True)
+    d.frame(2.2, 34.2, 173.6, 75.2, ("#f3f4f7", "#b9bcc6"))
+    d.text(122, 105.5, "core", bold=True)
+
+
 def draw_control(d: Drawing) -> None:
-    d.box(10, 120, 34, 14, "core\nlayer FSM, counters", CONTROL)
-    d.arrow((0.5, 131), (10, 131), colour=CONTROL[1])
-    d.text(0.5, 133.4, "layers", across="left", colour=CONTROL[1])
-    d.arrow((10, 123), (0.5, 123), colour=CONTROL[1])
-    d.text(0.5, 125.4, "status", across="left", colour=CONTROL[1])
-    d.box(10, 103, 34, 11, "tile controller\nloops, slot pointers", CONTROL)
-    d.arrow((27, 120), (27, 114), colour=CONTROL[1])
-    d.arrow((36, 103), (36, PEAS["PEA 0"] + 13.5), colour=CONTROL[1], dashed=True)
-    d.text(35, 97.7, "tiles", across="right", colour=CONTROL[1])
-    d.arrow((44, 108.5), (LANES["lane 0"], 108.5), colour=CONTROL[1], dashed=True)
-    d.text(48.3, 111, "tiles", colour=CONTROL[1])
-    d.arrow((41, 103), (41, 99.7), (158, 99.7), (158, 96), colour=CONTROL[1], dashed=True)
-    d.text(131, 102, "output tiles", colour=CONTROL[1])
+    grey = CONTROL[1]
+    d.arrow((9, TOP), (9, BUS + 8), colour=grey)
+    d.text(10.2, 146.8, "AXI4-Lite", across="left", colour=grey, size=13.5)
+    d.arrow((24.5, BUS + 8), (24.5, TOP), colour=grey, dashed=True)
+    d.text(25.7, 146.8, "irq", across="left", colour=grey, size=13.5)
+    d.box(4, BUS, 23, 8, "registers,\ncounters", CONTROL)
+    d.arrow((9, BUS), (9, UNITS + 9), colour=grey)
+    d.arrow((22, UNITS + 9), (22, BUS), colour=grey)
+    d.box(4, UNITS, 23, 9, "sequencer:\nqueue of layers", CONTROL)
+    d.arrow((15.5, UNITS), (15.5, 106), colour=grey)
+    d.box(4, 97, 23, 9, "layer FSM:\nchecks, status", CONTROL)
+    d.arrow((15.5, 97), (15.5, 92), colour=grey)
+    d.box(4, 82, 23, 10, "tile controller:\nloops, slots", CONTROL)
+    d.arrow((27, 87), (LANES["lane 0"], 87), colour=grey, dashed=True)
+    d.arrow((57.5, 87), (57.5, PEAS["PEA 0"] + 13.5), colour=grey, dashed=True)
+    d.dot(57.5, 87, grey)
+    d.text(66.5, 89.2, "tiles", colour=grey)
+    d.arrow((15.5, 82), (15.5, 36), (162, 36), (162, PEAS["PEA P−1"]), colour=grey, dashed=True)
+    d.text(29, 38.2, "output tiles", colour=grey)
+
+
+def draw_reading(d: Drawing) -> None:
+    """The read half of the bus, and the units that use it."""
+    grey = CONTROL[1]
+    d.arrow((88, BUS + 8), (88, TOP), colour=grey)
+    d.arrow((92, TOP), (92, BUS + 8), colour=INK)
+    d.text(93.5, 147, "AXI4: AR, R", across="left", size=13.5)
+    d.box(34, BUS, 111, 8, "read arbiter", CONTROL)
+    for x, width, name, colours in (
+        (34, 18, "descriptor\nunit", CONTROL),
+        (56, 18, "load unit\nweights", WEIGHT),
+        (85, 20, "load unit\nactivations", ACTIVATION),
+        (127, 18, "bias unit", SUM),
+    ):  # fmt: skip
+        middle = x + width / 2
+        d.box(x, UNITS, width, 9, name, colours)
+        d.arrow((middle - 3, UNITS + 9), (middle - 3, BUS), colour=grey)
+        d.arrow((middle + 3, BUS), (middle + 3, UNITS + 9), colour=colours[1])
+    d.text(116, 126, "bursts up,\nbeats down", size=13, colour=grey)
+    d.arrow((34, UNITS + 4.5), (27, UNITS + 4.5), colour=grey)
 
 
 def draw_activations(d: Drawing) -> None:
     line = ACTIVATION[1]
-    right = LANES["lane L−1"] + LANE_WIDTH
-    d.arrow(((53 + right) / 2, 138), ((53 + right) / 2, 131), colour=line)
-    d.text((53 + right) / 2 + 2, 135.5, "activations: tile images", across="left", colour=line)
-    d.box(53, 123, right - 53, 8, "tile loader", ACTIVATION)
+    left, right = LANES["lane 0"], LANES["lane L−1"] + LANE_WIDTH
+    d.arrow((95, UNITS), (95, 105), colour=line)
+    d.box(left, 98, right - left, 7, "tile loader", ACTIVATION)
     for name, x in LANES.items():
         middle = x + LANE_WIDTH / 2
-        d.arrow((middle, 123), (middle, 114), colour=line)
-        d.box(x, 103, LANE_WIDTH, 11, f"AMEM {name.removeprefix('lane ')}\n+ feeder", ACTIVATION)
+        d.arrow((middle, 98), (middle, 92), colour=line)
+        d.box(x, 82, LANE_WIDTH, 10, f"AMEM {name.removeprefix('lane ')}\n+ feeder", ACTIVATION)
         # The records go down a column: a bus beside the lanes, a tap into each.
         bus = x - 2.4
         lowest = PEAS["PEA P−1"] + 8.5
-        d.line([(x + 3, 103), (x + 3, 98), (bus, 98), (bus, lowest)], line)
+        d.line([(x + 3, 82), (x + 3, 79.5), (bus, 79.5), (bus, lowest)], line)
         for y in PEAS.values():
             d.arrow((bus, y + 8.5), (x, y + 8.5), colour=line)
             if y + 8.5 != lowest:
                 d.dot(bus, y + 8.5, line)
-    d.text((LANES["lane 1"] + LANES["lane L−1"] + LANE_WIDTH) / 2, 108.5, "· · ·", size=20, bold=True)
+    d.text((left + right) / 2, 87, "· · ·", size=20, bold=True)
 
 
 def draw_weights(d: Drawing) -> None:
     line = WEIGHT[1]
     low, high = PEAS["PEA P−1"] + 3.5, PEAS["PEA 0"] + 13.5
-    d.arrow((0.5, (low + high) / 2), (10, (low + high) / 2), colour=line)
-    d.text(0.5, (low + high) / 2 + 6, "weights:\ntile\nimages", across="left", colour=line)
-    d.box(10, low, 10, high - low, "tile loader", WEIGHT, rotate=True)
+    d.arrow((65, UNITS), (65, 106.5), (40.5, 106.5), (40.5, high), colour=line)
+    d.box(36, low, 9, high - low, "tile loader", WEIGHT, rotate=True)
     for name, y in PEAS.items():
-        d.arrow((20, y + 8.5), (28, y + 8.5), colour=line)
-        d.box(28, y + 3.5, 14, 10, f"WMEM {name.removeprefix('PEA ')}\n+ feeder", WEIGHT)
+        d.arrow((45, y + 8.5), (50, y + 8.5), colour=line)
+        d.box(50, y + 3.5, 15, 10, f"WMEM {name.removeprefix('PEA ')}\n+ feeder", WEIGHT)
         # The records go along a row: a bus above the lanes, a tap into each.
         bus = y + 14.4
         lanes = [x + LANE_WIDTH / 2 for x in LANES.values()]
-        d.line([(42, y + 11.5), (44.5, y + 11.5), (44.5, bus), (lanes[-1], bus)], line)
+        d.line([(65, y + 11.5), (66.8, y + 11.5), (66.8, bus), (lanes[-1], bus)], line)
         for x in lanes:
             d.arrow((x, bus), (x, y + 12), colour=line)
             if x != lanes[-1]:
                 d.dot(x, bus, line)
-    d.text(35, (PEAS["PEA P−1"] + 13.5 + PEAS["PEA 1"] + 3.5) / 2, "· · ·", size=20, bold=True, angle=90)
+    d.text(57.5, (PEAS["PEA 0"] + PEAS["PEA P−1"] + PEA_HEIGHT) / 2, "· · ·", size=20, bold=True, angle=90)
 
 
 def draw_peas(d: Drawing) -> None:
     line = SUM[1]
-    first, last = LANES["lane 0"], LANES["lane L−1"]
+    first = LANES["lane 0"]
     for name, y in PEAS.items():
-        d.frame(47, y, 84, PEA_HEIGHT, ("#f7f8fa", "#b9bcc6"))
-        d.text(124, y + 14.6, name, bold=True)
+        d.frame(69, y, 67, PEA_HEIGHT, ("#ffffff", "#b9bcc6"))
+        d.text(128, y + 14.8, name, bold=True)
         bus = y + 2.2
-        for x in LANES.values():
-            d.box(x, y + 5, LANE_WIDTH, 7, x_name(x), PLAIN)
+        for lane, x in LANES.items():
+            d.box(x, y + 5, LANE_WIDTH, 7, lane, PLAIN)
             d.line([(x + LANE_WIDTH / 2, y + 5), (x + LANE_WIDTH / 2, bus)], line)
             if x != first:
                 d.dot(x + LANE_WIDTH / 2, bus, line)
-        d.text((LANES["lane 1"] + LANE_WIDTH + last - 3) / 2, y + 8.5, "· · ·", size=20, bold=True)
-        d.arrow((first + LANE_WIDTH / 2, bus), (116.5, bus), colour=line)
-        d.box(116.5, y + 1, 13, 11.4, "compen-\nsation\nsubtract", SUM, size=13.5)
-        d.arrow((129.5, y + 6.7), (136, y + 6.7), colour=line)
-        d.box(136, y + 1.7, 12, 10, f"OMEM\n{name.removeprefix('PEA ')}", SUM)
-        d.arrow((148, y + 6.7), (154, y + 6.7), colour=line)
-    middle = (PEAS["PEA P−1"] + PEA_HEIGHT + PEAS["PEA 1"]) / 2
-    d.text(88, middle, "· · ·", size=20, bold=True, angle=90)
-    d.text(142, middle, "· · ·", size=20, bold=True, angle=90)
-
-
-def x_name(x: float) -> str:
-    return next(name for name, left in LANES.items() if left == x)
+        d.text((first + LANE_WIDTH + LANES["lane L−1"] - 2.4) / 2, y + 8.5, "· · ·", size=20, bold=True)
+        d.arrow((first + LANE_WIDTH / 2, bus), (121.5, bus), colour=line)
+        d.box(121.5, y + 1, 13, 11.4, "compen-\nsation\nsubtract", SUM, size=13.5)
+        d.arrow((134.5, y + 6.7), (141, y + 6.7), colour=line)
+        d.box(141, y + 1.7, 12, 10, f"OMEM\n{name.removeprefix('PEA ')}", SUM)
+        d.arrow((153, y + 6.7), (156.5, y + 6.7), colour=line)
+    middle = (PEAS["PEA 0"] + PEAS["PEA P−1"] + PEA_HEIGHT) / 2
+    for x in (95.0, 147.0):
+        d.text(x, middle, "· · ·", size=20, bold=True, angle=90)
 
 
 def draw_results(d: Drawing) -> None:
     line = SUM[1]
-    low, high = PEAS["PEA P−1"], 96.0
-    d.box(154, low, 11, high - low, "result unit: adds the folded bias", SUM, rotate=True)
-    d.arrow((165, (low + high) / 2), (176, (low + high) / 2), colour=line)
-    d.text(176, (low + high) / 2 + 2.6, "results", across="right", colour=line)
-    d.arrow((162, 138), (162, 114), colour=line)
-    d.text(160.5, 135.5, "folded biases", across="right", colour=line)
-    d.box(149, 105, 21, 9, "bias buffer", SUM)
-    d.arrow((162, 105), (162, 96), colour=line)
+    low, high = PEAS["PEA P−1"], PEAS["PEA 0"] + PEA_HEIGHT
+    d.arrow((136, UNITS), (136, 92), colour=line)
+    d.box(127, 83, 18, 9, "bias buffer", SUM)
+    d.arrow((145, 87.5), (159, 87.5), (159, high), colour=line)
+    d.box(156.5, low, 11, high - low, "result unit: adds the bias", SUM, rotate=True)
+    d.arrow((165, high), (165, UNITS), colour=line)
+    d.box(152, UNITS, 23, 9, "store unit:\nrows into beats", SUM)
+    d.arrow((163.5, UNITS + 9), (163.5, BUS), colour=line)
+    d.box(152, BUS, 23, 8, "burst writer", SUM)
+    d.arrow((163.5, BUS + 8), (163.5, TOP), colour=line)
+    d.text(162, 147, "AXI4: AW, W, B", across="right", size=13.5)
 
 
 def draw_bank(d: Drawing) -> None:
@@ -237,14 +272,15 @@ def draw(path: Path) -> None:
     # Text as paths: the picture looks the same everywhere. A fixed salt and no date: the same bytes.
     settings = {"svg.fonttype": "path", "svg.hashsalt": "sliceforge", "font.family": "DejaVu Sans"}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(17.8, 14.0), facecolor="white")
+        figure = Figure(figsize=(17.8, 16.1), facecolor="white")
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, 178)
-        axes.set_ylim(0, 140)
+        axes.set_ylim(0, 161)
         axes.set_axis_off()
         drawing = Drawing(axes)
         for part in (
-            draw_control, draw_activations, draw_weights, draw_peas, draw_results, draw_bank, draw_lane,
+            draw_system, draw_control, draw_reading, draw_activations, draw_weights, draw_peas, draw_results,
+            draw_bank, draw_lane,
         ):  # fmt: skip
             part(drawing)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,13 @@ Utilization, speed-up and cycles are cycle counts of the RTL and the same on eve
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +22,21 @@ from rich.table import Table
 from sliceforge.gen.cli import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
-from sliceforge.sim.gemm import gemm
+from sliceforge.sim.gemm import MismatchError, folded_bias, gemm
 from sliceforge.sim.golden import aqs_gemm
+from sliceforge.sim.layer_image import least_bytes, pack_layer
 from sliceforge.sim.minilm import linear_layer
 from sliceforge.sim.operands import random_operands
 from sliceforge.sim.quantize import quantize_layer
-from sliceforge.sim.rtl import build_core
+from sliceforge.sim.rtl import Memory, build_accelerator, build_engine, run_layers
 
-__all__ = ["generator", "golden", "grid", "main", "minilm"]
+__all__ = ["buses", "generator", "golden", "grid", "main", "minilm", "rates"]
 
 LAYERS = ("encoder.layer.3.attention.self.query", "encoder.layer.3.intermediate.dense")
 TOKENS = 128
+BUSES = (256, 128, 64)
+LATENCY = 100
+RATE_SHAPES = {"panacea": (256, 768, 128), "edge": (128, 768, 128), "tiny": (64, 768, 64)}
 GRID = (0.0, 0.5, 0.9)
 GRID_SHAPE = (128, 768, 128)
 GOLDEN_SHAPE = (4096, 4096, 128)
@@ -69,6 +76,88 @@ def minilm(preset: str = "panacea") -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def buses() -> list[dict[str, Any]]:
+    """Preset panacea with buses of 256, 128 and 64 bits, 100 cycles of latency: from start to interrupt, and
+    bytes against the least possible (each compressed operand, bias and descriptor once, each result once)."""
+    rows = []
+    for bus_bits in BUSES:
+        config = AcceleratorConfig.preset("panacea", bus_bits=bus_bits)
+        for name in LAYERS:
+            layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
+            zero_point, bias = layer.zero_point, layer.bias.astype(np.int64)
+            golden = aqs_gemm(layer.weights, layer.activations, zero_point=zero_point, bias=bias)
+            image = pack_layer(
+                layer.weights,
+                layer.activations,
+                folded_bias(layer.weights, bias, zero_point, 4),
+                zero_point=zero_point,
+                weight_bits=7,
+                lo_bits=4,
+                config=config,
+            )
+            result = run_layers([image], memory=Memory(latency=LATENCY))
+            if not np.array_equal(result.outputs[0], golden.output):
+                raise MismatchError(f"RTL and golden model differ on {name}")
+            counters = result.counters
+            bound = -(-int(golden.report["outer_products_done"]) // config.operators)
+            least_read, least_written = least_bytes(image)
+            rows.append(
+                {
+                    "layer": name,
+                    "bus_bits": bus_bits,
+                    "cycle_bound": bound,
+                    "total_cycles": counters["CYCLES"],
+                    "utilization_total": bound / counters["CYCLES"],
+                    "bytes_read": counters["BYTES_READ"],
+                    "least_read": least_read,
+                    "bytes_written": counters["BYTES_WRITTEN"],
+                    "least_written": least_written,
+                }
+            )
+    return rows
+
+
+def rates() -> list[dict[str, Any]]:
+    """Simulated cycles a second of the whole accelerator on busy layers, set-up apart: the engine on each
+    preset, and the cocotb bench on preset tiny."""
+    rows: list[dict[str, Any]] = []
+    for preset, shape in RATE_SHAPES.items():
+        config = AcceleratorConfig.preset(preset)
+        weights, activations = random_operands(
+            np.random.default_rng(SEED),
+            shape,
+            vector=config.vector,
+            weight_bits=7,
+            lo_bits=4,
+            zero_point=136,
+            weight_sparsity=0.1,
+            activation_sparsity=0.5,
+        )
+        bias = folded_bias(weights, np.zeros(shape[0], np.int64), 136, 4)
+        image = pack_layer(
+            weights, activations, bias, zero_point=136, weight_bits=7, lo_bits=4, config=config
+        )
+        build_accelerator(config, traced=False)
+        start = time.perf_counter()
+        counters = run_layers([image]).counters
+        seconds = time.perf_counter() - start
+        rows.append(_rate(preset, "engine rtl", counters["CYCLES"], seconds))
+
+    from sliceforge.verif import rate_accelerator
+    from sliceforge.verif.simulation import run_bench
+
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        case = rate_accelerator.CASE
+        text = run_bench("rate_accelerator", rate_accelerator.component(case), case, Path(folder))
+    cycles, seconds = text.split()
+    rows.append(_rate("tiny", "cocotb bench", int(cycles), float(seconds)))
+    return rows
+
+
+def _rate(preset: str, what: str, cycles: int, seconds: float) -> dict[str, Any]:
+    return {"preset": preset, "simulation": what, "cycles": cycles, "cycles_per_second": cycles / seconds}
 
 
 def grid(preset: str = "panacea") -> list[dict[str, Any]]:
@@ -148,21 +237,24 @@ def _peak_mib() -> float:
 
 
 def _run(preset: str, weights: Any, activations: Any, **operands: Any) -> dict[str, Any]:
-    start = time.perf_counter()
     with progress_bar(f"rtl on {preset}") as progress:
         report = gemm(weights, activations, config=preset, engine="rtl", progress=progress, **operands).report
-    seconds = time.perf_counter() - start
-    figures = {"shape": report["shape"], **{name: report[name] for name in _FIGURES}}
-    return {**figures, "cycles_per_second": report["total_cycles"] / seconds}
+    return {"shape": report["shape"], **{name: report[name] for name in _FIGURES}}
 
 
 def main(folder: str = "build") -> None:
     """Measures, prints tables, and stores all figures in ``folder``/bench.json."""
     console = Console(width=150)
     console.print("compiling preset panacea (kept for the next time) ...")
-    build_core(AcceleratorConfig.preset("panacea"))
+    build_engine(AcceleratorConfig.preset("panacea"))
     figures: dict[str, Any] = {}
-    for name, measure in (("minilm", minilm), ("grid", grid), ("generator", generator)):
+    for name, measure in (
+        ("minilm", minilm),
+        ("buses", buses),
+        ("grid", grid),
+        ("rates", rates),
+        ("generator", generator),
+    ):
         figures[name] = rows = measure()
         table = Table(title=name, box=None, title_justify="left")
         for key in rows[0]:

@@ -69,10 +69,13 @@ struct Core {
         return true;
     }
 
+    // A cycle: inputs change at the falling edge; when all has settled, transfers are noted; then the rising edge.
+    void settle() {
+        top->clk = 0;
+        top->eval();
+    }
     void edge() {
         top->clk = 1;
-        top->eval();
-        top->clk = 0;
         top->eval();
         ++cycles;
     }
@@ -86,8 +89,8 @@ extern "C" {
 
 Core* core_new() {
     auto* core = new Core;
-    core->top->clk = 0;
     core->top->rst = 1;
+    core->settle();
     core->edge();
     core->top->rst = 0;
     return core;
@@ -117,7 +120,7 @@ uint64_t core_run(Core* core, uint64_t max_cycles) {
         core->offer(BIASES, PORT(biases, payload), PORT(biases, valid));
         PORT(results, ready) = 1;
         PORT(status, ready) = 1;
-        top.eval();
+        core->settle();
         core->in[LAYERS].position += PORT(layers, valid) && PORT(layers, ready);
         core->in[WEIGHTS].position += PORT(weights, valid) && PORT(weights, ready);
         core->in[ACTIVATIONS].position += PORT(activations, valid) && PORT(activations, ready);

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.files import check_outputs
 from sliceforge.hw.payloads import DIM_BITS
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import apsq_gemm
 from sliceforge.sim.golden import GemmResult, aqs_gemm
-from sliceforge.sim.rtl import Progress, run_core
+from sliceforge.sim.layer_image import least_bytes, pack_layer
+from sliceforge.sim.rtl import Memory, Trace, run_layer
+from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 
 __all__ = ["ENGINES", "MismatchError", "folded_bias", "gemm"]
@@ -37,6 +41,11 @@ def gemm(
     psum_group: int | None = None,
     psum_chunk: int | None = None,
     psum_exponents: npt.ArrayLike | None = None,
+    memory_latency: int | None = None,
+    memory_bandwidth: float | None = None,
+    trace: str | Path | None = None,
+    trace_from: int | None = None,
+    trace_to: int | None = None,
     progress: Progress | None = None,
 ) -> GemmResult:
     """``Y = W @ (x_hat - zero_point) + bias``, or with ``psum_group`` the APSQ of arithmetic.md section 8.
@@ -44,7 +53,9 @@ def gemm(
     weights (M, K), activations (K, N), bias (M,): integers; see `aqs_gemm`. config: a configuration or a
     preset's name. engine: ``golden`` (numpy) or ``rtl`` (the generated Verilog in simulation, compared
     with golden). psum_chunk: positions along K a step, tile_k by default; psum_exponents: one integer or
-    one a step. progress: called with the share done, 0..1, from time to time.
+    one a step. For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in
+    each direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to
+    this file. progress: called with the share done, 0..1, from time to time.
     Returns ``.output`` int64 (M, N) and ``.report`` (interface.md). Raises TypeError or ValueError for an
     illegal argument, MismatchError where the RTL differs from golden, RuntimeError where it stops.
     """
@@ -67,6 +78,9 @@ def gemm(
                 raise ValueError(f"{name} must come with psum_group, not alone as {value!r}")
     else:
         _check_psum(engine, psum_group, psum_exponents)
+    memory, waveform = _engine_options(
+        engine, memory_latency, memory_bandwidth, trace, trace_from=trace_from, trace_to=trace_to
+    )
     if engine == "rtl":
         _check_rtl(w, x, b, zero, machine)
 
@@ -96,14 +110,24 @@ def gemm(
     done, full = facts["outer_products_done"], facts["outer_products_full"]
     facts["cycle_bound"] = bound = -(-done // machine.operators)
     facts["speedup_bound"] = full / done
-    facts["speedup_over_dense"] = None
+    rtl_alone = ("speedup_over_dense", "memory_latency", "memory_bandwidth", "dram_bytes_least", "counters")
+    facts |= dict.fromkeys(rtl_alone)
     if engine == "rtl":
-        run = run_core(w, x, folded_bias(w, b, zero, low), config=machine, progress=progress, **operands)
-        _compare(run.output, result.output)
-        facts["cycles"], facts["total_cycles"] = run.cycles, run.total_cycles
-        facts["utilization"] = bound / run.cycles
-        facts["utilization_total"] = bound / run.total_cycles
-        facts["speedup_over_dense"] = full / machine.operators / run.cycles
+        image = pack_layer(w, x, folded_bias(w, b, zero, low), config=machine, **operands)
+        run = run_layer(image, memory=memory, trace=waveform, progress=progress)
+        _compare(run.system.outputs[0], result.output, "RTL")
+        _compare(run.core.output, result.output, "RTL of the core alone")
+        counters = run.system.counters
+        facts["cycles"], facts["total_cycles"] = run.core.cycles, counters["CYCLES"]
+        facts["utilization"] = bound / run.core.cycles
+        facts["utilization_total"] = bound / counters["CYCLES"]
+        facts["speedup_over_dense"] = full / machine.operators / run.core.cycles
+        facts["memory_latency"], facts["memory_bandwidth"] = memory.latency, memory.bandwidth
+        facts["dram_bytes_read"], facts["dram_bytes_written"] = (
+            counters["BYTES_READ"], counters["BYTES_WRITTEN"]
+        )  # fmt: skip
+        facts["dram_bytes_least"] = list(least_bytes(image))
+        facts["counters"] = counters
     return GemmResult(result.output, facts)
 
 
@@ -125,6 +149,33 @@ def _check_psum(engine: str, psum_group: int, psum_exponents: npt.ArrayLike | No
         )
     if engine != "golden":
         raise ValueError(f"psum_group needs engine golden, not {engine!r}: this core keeps full partial sums")
+
+
+def _engine_options(
+    engine: str,
+    memory_latency: int | None,
+    memory_bandwidth: float | None,
+    trace: str | Path | None,
+    **cycles: int | None,
+) -> tuple[Memory, Trace | None]:
+    """The options of engine rtl; each is refused with another engine."""
+    memory = {"latency": memory_latency, "bandwidth": memory_bandwidth}
+    given = {f"memory_{name}": value for name, value in memory.items()} | {"trace": trace, **cycles}
+    for name, value in given.items():
+        if value is not None and engine != "rtl":
+            raise ValueError(f"{name} needs engine rtl, not {engine!r}")
+    if trace is None:
+        for name, value in cycles.items():
+            if value is not None:
+                raise ValueError(f"{name} must come with trace, not alone as {value!r}")
+    elif not isinstance(trace, (str, Path)):
+        raise TypeError(f"trace must be the name of a file, not {trace!r}")
+    chosen = Memory(**{name: value for name, value in memory.items() if value is not None})  # type: ignore[arg-type]
+    if trace is None:
+        return chosen, None
+    check_outputs({"trace": Path(trace)}, {})
+    first = 0 if cycles["trace_from"] is None else cycles["trace_from"]
+    return chosen, Trace(Path(trace), first, cycles["trace_to"])
 
 
 def _check_rtl(
@@ -154,11 +205,11 @@ def _check_rtl(
         )
 
 
-def _compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64]) -> None:
+def _compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64], what: str) -> None:
     different = np.argwhere(rtl != golden)
     if len(different):
         row, column = (int(index) for index in different[0])
         raise MismatchError(
-            f"RTL and golden model differ in {len(different)} of {golden.size} elements, first in "
+            f"{what} and golden model differ in {len(different)} of {golden.size} elements, first in "
             f"Y[{row}, {column}]: RTL {rtl[row, column]}, golden {golden[row, column]}"
         )

@@ -1,238 +1,348 @@
-"""The RTL engine: the generated Verilog of the core, compiled by Verilator, cycle by cycle.
+"""The RTL engine: the generated Verilog of the whole accelerator with a memory, compiled by Verilator.
 
-Python prepares the streams of a whole layer; a small C++ harness (core_harness.cpp) plays them, so no
-Python runs per cycle. Load streams never stall, results are taken at once.
+No Python runs per cycle: accelerator_harness.cpp clocks the machine and is its memory (axi_memory.h), and the
+`Simulator` is a `driver.Port` to it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import subprocess
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.errors import ErrorCode
-from sliceforge.gen.verilog import generate_verilog, generator_identity
-from sliceforge.hw.payloads import COUNTER_BITS, layer_layout
-from sliceforge.sim.images import OperandImages, activation_images, weight_images
-from sliceforge.sim.schedule import Schedule
-from sliceforge.sim.toolchain import build_identity, cached_build, verilator_env
+from sliceforge.gen.files import naming
+from sliceforge.gen.registers import register_map
+from sliceforge.gen.verilog import generate_verilog
+from sliceforge.sim import checks
+from sliceforge.sim.core_engine import CoreRun, build_core, run_core
+from sliceforge.sim.driver import BusError, Driver, RunResult, place
+from sliceforge.sim.layer_image import LayerImage, least_bytes
+from sliceforge.sim.verilated import Progress, build_library, load_library
 
-__all__ = ["CoreRun", "build_core", "run_core"]
-
-Words = npt.NDArray[np.uint32]
-Progress = Callable[[float], None]
-
-STALL_LIMIT = 200_000
-"""Cycles without a result or a beat after which a simulation is given up: it would be an RTL bug."""
-
-_CHUNK = 20_000  # cycles between two looks at the progress
-
-_FLAGS = [
-    "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
-    "--output-split", "5000", "--output-split-cfuncs", "500",
-    "-Wno-WIDTHEXPAND", "-Wno-WIDTHTRUNC", "-Wno-CASEINCOMPLETE",
+__all__ = [
+    "LayerRun", "Memory", "Simulator", "Trace", "build_accelerator", "build_core", "build_engine",
+    "run_core", "run_layer", "run_layers",
 ]  # fmt: skip
 
-# From this many PEAs on they share one compiled PEA, else the code of all of them outgrows the caches.
-# Measured on panacea: compiles in 40 s instead of 140 s, and simulates as fast.
-_SHARED_PEAS = 8
+_HARNESS = ("accelerator_harness.cpp", "axi_memory.h")
+_CHUNK = 5_000  # cycles between two looks at the progress
+_RUNNING, _INTERRUPT, _QUIET, _BROKEN = range(4)  # what accelerator_run returns
+_FULL_BANDWIDTH = 1 << 32
 
 
 @dataclass(frozen=True)
-class CoreRun:
-    """What the RTL made of a layer: ``output`` int64 (M, N) and its own counters."""
+class Memory:
+    """How fast the memory is. Both are checked: TypeError or ValueError.
 
-    output: npt.NDArray[np.int64]
-    cycles: int
-    total_cycles: int
-    products: int
-
-
-def run_core(
-    weights: npt.NDArray[Any],
-    activations: npt.NDArray[Any],
-    folded_bias: npt.NDArray[np.int64],
-    *,
-    zero_point: int,
-    weight_bits: int,
-    lo_bits: int,
-    config: AcceleratorConfig,
-    progress: Progress | None = None,
-) -> CoreRun:
-    """Runs one layer, already checked, on the RTL. ``progress`` is called with the share that is done.
-
-    Raises RuntimeError if the core reports an error or stops answering.
+    latency : cycles between the one that accepts a read's address, or the last beat of a write, and the one
+        with the first beat, or the answer.
+    bandwidth : beats a cycle, more than 0 and up to 1, in each direction.
     """
-    (m, k), n = weights.shape, activations.shape[1]
-    schedule = Schedule(config, m, k, n)
-    weight_tiles = weight_images(weights, weight_bits=weight_bits, config=config)
-    activation_tiles = activation_images(activations, zero_point=zero_point, lo_bits=lo_bits, config=config)
-    layer = {
-        "m": m,
-        "n": n,
-        "k": k,
-        "weight_slices": (weight_bits - 1) // 3,
-        "lo_bits": lo_bits,
-        "frequent": zero_point >> lo_bits,
-        "weights_resident": schedule.weights_resident,
-        "activations_resident": schedule.activations_resident,
-    }
-    sums = config.vector * config.result_lanes
-    beats = sum(
-        (rows.stop - rows.start) * -(-(columns.stop - columns.start) // sums)
-        for rows, columns in schedule.output_tiles()
-    )
-    results = np.zeros((beats, _words(32 * sums + sums.bit_length() + 2)), np.uint32)
-    status = np.zeros((1, _words(5 + 3 * COUNTER_BITS)), np.uint32)
-    with _Simulation(build_core(config)) as simulation:
-        simulation.inputs(
-            layers=_layer_payload(layer, config),
-            weights=_beats(weight_tiles, schedule.weight_tiles()),
-            activations=_beats(activation_tiles, schedule.activation_tiles()),
-            biases=folded_bias.astype(np.int32).view(np.uint32).reshape(-1, 1),
-        )
-        simulation.outputs(results=results, status=status)
-        given = simulation.run(beats, progress)
-    counters = _integer(status[0])
-    error = ErrorCode(counters & 31)
-    if error is not ErrorCode.NONE or given != beats:
-        raise RuntimeError(f"the core stopped with {error.name} after {given} of {beats} result beats")
 
-    output = np.empty((m, n), np.int64)
-    first = 0
-    for rows, columns in schedule.output_tiles():
-        shape = rows.stop - rows.start, columns.stop - columns.start
-        count = shape[0] * -(-shape[1] // sums)
-        values = results[first : first + count, :sums].astype(np.int64)
-        values -= (values >> 31) << 32
-        output[rows, columns] = values.reshape(shape[0], -1)[:, : shape[1]]
-        first += count
-    cycles, total, products = (
-        counters >> (5 + i * COUNTER_BITS) & ((1 << COUNTER_BITS) - 1) for i in range(3)
-    )
-    return CoreRun(output, cycles, total, products)
+    latency: int = 100
+    bandwidth: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "latency", checks.integer("memory_latency", self.latency, 0, 1_000_000))
+        share = self.bandwidth
+        if isinstance(share, (bool, np.bool_)) or not isinstance(
+            share, (int, float, np.integer, np.floating)
+        ):
+            raise TypeError(f"memory_bandwidth must be a number above 0 and up to 1, not {share!r}")
+        if not 0 < share <= 1:  # not so for NaN either
+            raise ValueError(f"memory_bandwidth must be above 0 and up to 1, not {share}")
+        object.__setattr__(self, "bandwidth", float(share))
 
 
-@lru_cache(maxsize=16)
-def build_core(config: AcceleratorConfig) -> Path:
-    """The core of ``config`` as a shared library, built once and kept in the cache."""
-    harness = files("sliceforge.sim").joinpath("core_harness.cpp").read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class Trace:
+    """A waveform to be written: FST file ``path``, cycles ``first`` to ``last`` (None: the end), counted from
+    the start of the run as the counter CYCLES does. Both are checked: TypeError or ValueError.
+    """
 
-    def build(folder: Path) -> None:
-        (folder / "core.v").write_text(generate_verilog(config), encoding="utf-8")
-        (folder / "core_harness.cpp").write_text(harness, encoding="utf-8")
-        shared = []
-        if config.pea_count >= _SHARED_PEAS:
-            block = f'`verilator_config\nhier_block -module "{config.module}_pea"\n'
-            (folder / "hierarchy.vlt").write_text(block, encoding="utf-8")
-            shared = ["--hierarchical", "-Wno-UNOPTFLAT", "hierarchy.vlt"]
-        command = [
-            "verilator", "--cc", "--exe", "--build", "-j", "2", "--prefix", "Vcore",
-            "--top-module", config.module, *_FLAGS, "-CFLAGS", "-fPIC", "-LDFLAGS", "-shared",
-            "-o", "libcore.so", "--Mdir", "obj", *shared, "core.v", "../core_harness.cpp",
-        ]  # fmt: skip
-        env = verilator_env()
-        env["MAKEFLAGS"] = f"{env.get('MAKEFLAGS', '')} OPT_FAST=-O2".strip()
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"Verilator failed on the core of {config.name}:\n{done.stderr[-4000:]}")
+    path: Path
+    first: int = 0
+    last: int | None = None
 
-    # Not the Verilog itself: making it takes longer than looking the library up.
-    key = [repr(config), *generator_identity(), harness, *_FLAGS, str(_SHARED_PEAS), *build_identity()]
-    return cached_build(key, build, f"core-{config.name}") / "obj" / "libcore.so"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", checks.integer("trace_from", self.first, 0))
+        if self.last is not None:
+            object.__setattr__(self, "last", checks.integer("trace_to", self.last, self.first))
 
 
-def _words(bits: int) -> int:
-    """32-bit words of a Verilated port of ``bits`` bits."""
-    return 2 if 32 < bits <= 64 else -(-bits // 32)
+class Simulator:
+    """An accelerator in simulation, after reset, and its memory: ``memory_bytes`` bytes from ``base`` on.
 
+    A `driver.Port`. Use it as a context manager. It raises RuntimeError when the RTL breaks a rule of AXI4.
+    Accesses past the memory are answered DECERR and counted in `refused`.
+    """
 
-def _integer(words: Words) -> int:
-    return int.from_bytes(words.tobytes(), "little")
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        *,
+        memory_bytes: int,
+        base: int = 0,
+        memory: Memory | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        memory = memory or Memory()
+        self._library = _library(build_accelerator(config, traced=trace is not None))
+        bandwidth = max(1, round(memory.bandwidth * _FULL_BANDWIDTH))
+        self._base, self._bytes = base, memory_bytes
+        self._trace, self._trace_file = trace, _open_trace(trace)
+        self._machine = self._library.accelerator_new(base, memory_bytes, memory.latency, bandwidth)
+        control = next(register for register in register_map(config) if register.name == "CONTROL")
+        self._start = control.offset, control.field("START").mask
+        # The array works off what it has without the bus: a tile of outputs has max_k positions, each of up
+        # to six outer products.
+        self._quiet = 20_000 + 8 * config.max_k
 
-
-def _payload(value: int, bits: int) -> Words:
-    words = _words(bits)
-    return np.frombuffer(value.to_bytes(4 * words, "little"), np.uint32).reshape(1, words)
-
-
-def _layer_payload(layer: dict[str, int], config: AcceleratorConfig) -> Words:
-    layout = layer_layout(config.weight_slices)
-    return _payload(int(layout.const(layer).as_value().value), layout.size)
-
-
-def _beats(operand: OperandImages, order: Any) -> Words:
-    """Payloads of a load stream: the granules of each beat, and ``last`` above them."""
-    images = [operand.images[tile][kt] for tile, kt in order]
-    width = images[0].shape[1]
-    payloads = np.zeros((sum(len(image) for image in images), 4 * _words(8 * width + 1)), np.uint8)
-    payloads[:, :width] = np.concatenate(images)
-    payloads[np.cumsum([len(image) for image in images]) - 1, width] = 1
-    return payloads.view(np.uint32)
-
-
-@lru_cache(maxsize=4)
-def _library(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    pointer, size = ctypes.c_void_p, ctypes.c_uint64
-    library.core_new.restype = pointer
-    library.core_free.argtypes = [pointer]
-    library.core_input.argtypes = [pointer, ctypes.c_int, pointer, size]
-    library.core_output.argtypes = [pointer, ctypes.c_int, pointer, size]
-    library.core_taken.argtypes = library.core_given.argtypes = [pointer, ctypes.c_int]
-    library.core_run.argtypes = [pointer, size]
-    library.core_taken.restype = library.core_given.restype = library.core_run.restype = size
-    return library
-
-
-class _Simulation:
-    """One core in simulation; its streams by name, in the harness's order."""
-
-    INPUTS = ("layers", "weights", "activations", "biases")
-    OUTPUTS = ("results", "status")
-
-    def __init__(self, path: Path) -> None:
-        self._library = _library(path)
-        self._core = self._library.core_new()
-        self._arrays: list[Words] = []  # the harness only keeps pointers
-
-    def __enter__(self) -> _Simulation:
+    def __enter__(self) -> Simulator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._library.core_free(self._core)
+        self.close()
 
-    def inputs(self, **streams: Words) -> None:
-        for name, array in streams.items():
-            data = np.ascontiguousarray(array)
-            self._arrays.append(data)
-            self._library.core_input(self._core, self.INPUTS.index(name), data.ctypes.data, len(data))
+    def close(self) -> None:
+        """Ends the simulation and its waveform. Later calls do nothing."""
+        if self._machine is not None:
+            self._library.accelerator_free(self._machine)
+            self._machine = None
+            _keep_trace(self._trace, self._trace_file)
 
-    def outputs(self, **streams: Words) -> None:
-        for name, array in streams.items():
-            self._arrays.append(array)
-            self._library.core_output(self._core, self.OUTPUTS.index(name), array.ctypes.data, len(array))
+    # The port.
 
-    def run(self, beats: int, progress: Progress | None) -> int:
-        """Runs until the status; returns the number of result beats that came out."""
-        quiet, before = 0, -1
-        while not self._library.core_given(self._core, 1):
-            quiet += self._library.core_run(self._core, _CHUNK)
-            given = int(self._library.core_given(self._core, 0))
-            moved = given + sum(self._library.core_taken(self._core, i) for i in range(4))
-            if moved != before:
-                quiet, before = 0, moved
-            elif quiet > STALL_LIMIT:
-                raise RuntimeError(f"the core stopped answering after {given} of {beats} result beats")
+    def read_register(self, offset: int) -> int:
+        value = ctypes.c_uint32()
+        response = self._library.accelerator_read(self._machine, offset, ctypes.byref(value))
+        self._check("read", offset, response)
+        return value.value
+
+    def write_register(self, offset: int, value: int) -> None:
+        if self._trace_file is not None and offset == self._start[0] and value & self._start[1]:
+            assert self._trace is not None
+            last = (1 << 64) - 1 if self._trace.last is None else self._trace.last
+            path = os.fsencode(self._trace_file)
+            self._library.accelerator_trace(self._machine, path, self._trace.first, last)
+        self._check("write", offset, self._library.accelerator_write(self._machine, offset, value))
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        return self._span(address, size).tobytes()
+
+    def write_memory(self, address: int, data: bytes) -> None:
+        self._span(address, len(data))[:] = np.frombuffer(data, np.uint8)
+
+    def wait_interrupt(self, progress: Callable[[], None] | None) -> None:
+        """TimeoutError when nothing has moved on the bus for long, though the memory owes nothing."""
+        while True:
+            state = self._library.accelerator_run(self._machine, _CHUNK, self._quiet)
+            if state == _BROKEN:
+                raise RuntimeError(f"the RTL broke a rule of its bus: {self._broken_rule}")
+            if state == _QUIET:
+                raise TimeoutError(f"nothing has moved on the bus for {self._quiet:,} cycles")
             if progress is not None:
-                progress(given / beats)
-        return int(self._library.core_given(self._core, 0))
+                progress()
+            if state == _INTERRUPT:
+                return
+
+    # What a board would not tell.
+
+    @property
+    def memory(self) -> npt.NDArray[np.uint8]:
+        """All of the memory, not a copy: not to be used after `close`."""
+        pointer = self._library.accelerator_memory(self._machine)
+        return np.ctypeslib.as_array(pointer, shape=(self._bytes,))
+
+    @property
+    def cycle(self) -> int:
+        """Cycles since the end of reset."""
+        return int(self._library.accelerator_cycle(self._machine))
+
+    @property
+    def bytes_read(self) -> int:
+        return int(self._library.accelerator_bytes_read(self._machine))
+
+    @property
+    def bytes_written(self) -> int:
+        return int(self._library.accelerator_bytes_written(self._machine))
+
+    @property
+    def refused(self) -> int:
+        """Bursts that were answered DECERR."""
+        return int(self._library.accelerator_refused(self._machine))
+
+    @property
+    def _broken_rule(self) -> str:
+        return str(self._library.accelerator_broken_rule(self._machine).decode())
+
+    def _check(self, access: str, offset: int, response: int) -> None:
+        if self._broken_rule:
+            raise RuntimeError(f"the RTL broke a rule of its bus: {self._broken_rule}")
+        if response < 0:
+            raise RuntimeError(f"the RTL did not answer the {access} of register {offset:#x}")
+        if response:
+            raise BusError(f"the {access} of register {offset:#x} was answered with error {response}")
+
+    def _span(self, address: int, size: int) -> npt.NDArray[np.uint8]:
+        first = address - self._base
+        if not 0 <= first <= first + size <= self._bytes:
+            raise ValueError(f"address and size must stay within the memory, not be {address:#x} and {size}")
+        return self.memory[first : first + size]
+
+
+def run_layers(
+    images: Sequence[LayerImage],
+    *,
+    memory: Memory | None = None,
+    trace: Trace | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Runs a chain of layers, all packed for one machine, through the driver.
+
+    progress: called with the share that is done, from time to time.
+    Raises RuntimeError if a layer fails, the machine stops answering, or breaks a rule of its bus.
+    """
+    config = images[0].config
+    base = 1 << (config.address_bits - 1)  # not 0: a lost address bit must not go unnoticed
+    size = place(images, base=base, memory_bytes=base).end - base
+    least = [sum(counts) for counts in zip(*map(least_bytes, images), strict=True)]
+    with Simulator(config, memory_bytes=size, base=base, memory=memory, trace=trace) as simulator:
+
+        def report() -> None:
+            # Results first come when a good part is done, so what was read counts a little.
+            assert progress is not None
+            read = min(1.0, simulator.bytes_read / least[0])
+            progress(min(0.05 * read + 0.95 * simulator.bytes_written / least[1], 1.0))
+
+        driver = Driver(simulator, config)
+        try:
+            result = driver.run(images, base=base, memory_bytes=size, progress=report if progress else None)
+        except TimeoutError as error:
+            raise RuntimeError(str(error)) from error
+        if simulator.refused:
+            raise RuntimeError(f"the RTL reached past the memory in {simulator.refused} bursts")
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRun:
+    """One layer on the whole ``system`` and on the ``core`` alone, on streams that never stall."""
+
+    system: RunResult
+    core: CoreRun
+
+
+class _Stopped(Exception):
+    """The other simulation failed."""
+
+
+def run_layer(
+    image: LayerImage,
+    *,
+    memory: Memory | None = None,
+    trace: Trace | None = None,
+    progress: Progress | None = None,
+) -> LayerRun:
+    """Runs both simulations of a layer side by side. Arguments and errors as of `run_layers`."""
+    lock, stop = Lock(), Event()
+    shares = {"core": 0.0, "system": 0.0}
+
+    def part(name: str) -> Progress:
+        def report(share: float) -> None:
+            if stop.is_set():
+                raise _Stopped
+            with lock:
+                shares[name] = share
+                if progress is not None:
+                    progress(min(shares.values()))
+
+        return report
+
+    with ThreadPoolExecutor(1) as pool:
+        core = pool.submit(run_core, image, progress=part("core"))
+        core.add_done_callback(lambda done: stop.set() if done.exception() else None)
+        try:
+            system = run_layers([image], memory=memory, trace=trace, progress=part("system"))
+        except _Stopped:
+            core.result()  # raises what stopped it
+            raise
+        except BaseException:
+            stop.set()
+            raise
+        return LayerRun(system, core.result())
+
+
+@lru_cache(maxsize=16)
+def build_accelerator(config: AcceleratorConfig, *, traced: bool) -> Path:
+    """The accelerator of ``config`` as a shared library, built once and kept in the cache."""
+    verilog = lambda: generate_verilog(config)  # noqa: E731
+    return build_library(config, "accelerator", verilog, _HARNESS, traced=traced)
+
+
+def build_engine(config: AcceleratorConfig) -> None:
+    """Builds all that engine ``rtl`` needs, both parts side by side."""
+    with ThreadPoolExecutor(1) as pool:
+        core = pool.submit(build_core, config)
+        build_accelerator(config, traced=False)
+        core.result()
+
+
+@lru_cache(maxsize=16)
+def _library(path: Path) -> ctypes.CDLL:
+    library = load_library(path)
+    pointer, long, word = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "new": (pointer, [long, long, long, long]),
+        "free": (None, [pointer]),
+        "memory": (ctypes.POINTER(ctypes.c_uint8), [pointer]),
+        "write": (ctypes.c_int, [pointer, word, word]),
+        "read": (ctypes.c_int, [pointer, word, ctypes.POINTER(word)]),
+        "run": (ctypes.c_int, [pointer, long, long]),
+        "cycle": (long, [pointer]),
+        "bytes_read": (long, [pointer]),
+        "bytes_written": (long, [pointer]),
+        "refused": (long, [pointer]),
+        "broken_rule": (ctypes.c_char_p, [pointer]),
+    }
+    if hasattr(library, "accelerator_trace"):
+        signatures["trace"] = (None, [pointer, ctypes.c_char_p, long, long])
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"accelerator_{name}")
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _open_trace(trace: Trace | None) -> Path | None:
+    """An empty file beside the waveform's place, which takes it over when complete."""
+    if trace is None:
+        return None
+    with naming("trace", trace.path, "written"):
+        with tempfile.NamedTemporaryFile(dir=trace.path.parent, prefix=".sliceforge-", delete=False) as file:
+            return Path(file.name)
+
+
+def _keep_trace(trace: Trace | None, file: Path | None) -> None:
+    if trace is None or file is None:
+        return
+    with suppress(FileNotFoundError):
+        if not file.stat().st_size:
+            file.unlink()
+            return
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(file, 0o666 & ~umask)
+        with naming("trace", trace.path, "written"):
+            os.replace(file, trace.path)

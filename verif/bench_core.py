@@ -18,7 +18,8 @@ from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.verilog import core
 from sliceforge.hw.core import Core
-from sliceforge.verif.core_coverage import CorePorts, report_coverage, sample_errors, sample_layer
+from sliceforge.verif.core_coverage import CorePorts, sample_errors, sample_layer
+from sliceforge.verif.coverage import report_coverage
 from sliceforge.verif.layers import Layer, random_layer
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
@@ -331,5 +332,5 @@ async def forgets_a_layer_at_reset(dut: Any) -> None:
 @cocotb.test()
 async def zz_covers_all_bins(dut: Any) -> None:
     """Last: prints the coverage table; on the machine that is measured, every bin must have been hit."""
-    missing = report_coverage(cocotb.log.info)
+    missing = report_coverage("core", cocotb.log.info)
     assert not (parameters().get("coverage") and missing), f"bins never hit: {missing}"

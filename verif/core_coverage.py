@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
-from cocotb_coverage.coverage import CoverCross, CoverPoint, coverage_db
+from cocotb_coverage.coverage import CoverCross, CoverPoint
 
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.sim.rle import kept_with_fillers
 from sliceforge.verif.layers import Layer
 from sliceforge.verif.simulation import parameters
 
-__all__ = ["CorePorts", "report_coverage", "sample_errors", "sample_layer"]
+__all__ = ["CorePorts", "sample_errors", "sample_layer"]
 
 STREAMS = ("layers", "weights", "activations", "biases", "results", "status")
 
@@ -157,23 +156,3 @@ class CorePorts:
                 if valid == 1 and getattr(self._dut, f"{name}__ready").value == 0:
                     _back_pressure(name)
                     left.discard(name)
-
-
-def report_coverage(log: Callable[[str], None]) -> list[str]:
-    """Prints the table, also into SLICEFORGE_COVERAGE if set; returns the bins that were never hit."""
-    lines, missing = [f"{'coverage of the core':<34}{'bins':>6}{'hit':>6}"], []
-    for name in sorted(coverage_db):
-        item = coverage_db[name]
-        if name == "core" or not hasattr(item, "detailed_coverage"):
-            continue
-        bins = item.detailed_coverage
-        hit = [key for key, count in bins.items() if count]
-        missing += [f"{name}: {key}" for key, count in bins.items() if not count]
-        lines.append(f"{name.removeprefix('core.'):<34}{len(bins):>6}{len(hit):>6}")
-    lines.append(f"never hit: {', '.join(missing) or 'none'}")
-    for line in lines:
-        log(line)
-    target = os.environ.get("SLICEFORGE_COVERAGE")
-    if target:
-        Path(target).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return missing

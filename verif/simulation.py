@@ -1,7 +1,9 @@
 """Builds a block's Verilog for a simulator, once, and runs its cocotb bench on it.
 
 A bench is a module ``bench_<block>`` with cocotb tests, a list ``CASES`` of parameter sets and a function
-``component(parameters)`` that makes the block. `test_benches.py` runs all of them from pytest.
+``component(parameters)`` that makes the block. ``MODULES`` may name modules with more tests, and ``VISIBLE``
+give (module, signal) of what the bench has to see inside the block. `test_benches.py` runs all of them from
+pytest.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cocotb_tools.runner import get_results, get_runner
+from cocotb_tools.runner import VerilatorControlFile, get_results, get_runner
 
 from sliceforge.gen.verilog import block_verilog
 from sliceforge.sim.toolchain import build_identity, cached_build, use_verilator
@@ -61,13 +64,23 @@ def run_bench(
     module = f"dut_{bench.removeprefix('bench_')}"
     verilog = block_verilog(component, module)
     args = _BUILD_ARGS[simulator]
+    tests = import_module(f"sliceforge.verif.{bench}")
+    names = [bench, *getattr(tests, "MODULES", ())]
+    visible = "`verilator_config\n" + "".join(
+        f'public_flat_rd -module "{module}_{block}" -var "{signal}"\n'
+        for block, signal in getattr(tests, "VISIBLE", ())
+    )
 
     def build(target: Path) -> None:
         (target / "dut.v").write_text(verilog, encoding="utf-8")
+        sources: list[Any] = [target / "dut.v"]
+        if simulator == "verilator":
+            (target / "dut.vlt").write_text(visible, encoding="utf-8")
+            sources.insert(0, VerilatorControlFile(target / "dut.vlt"))
         log = target / "build.log"
         try:
             get_runner(simulator).build(
-                sources=[target / "dut.v"], hdl_toplevel=module, build_dir=target, always=True,
+                sources=sources, hdl_toplevel=module, build_dir=target, always=True,
                 timescale=("1ns", "1ps"), build_args=args, log_file=log,
             )  # fmt: skip
         except RuntimeError as error:
@@ -78,7 +91,7 @@ def run_bench(
     with use_verilator():
         # One compilation of all generated code: for a block it takes a third of the time of many small ones.
         os.environ["MAKEFLAGS"] = f"{os.environ.get('MAKEFLAGS', '')} VM_PARALLEL_BUILDS=0".strip()
-        key = [simulator, verilog, *args, *build_identity()]
+        key = [simulator, verilog, visible, *args, *build_identity()]
         build_dir = cached_build(key, build, f"{bench}-{simulator}")
         log = folder / f"{bench}.log"
         results, coverage = folder / "results.xml", folder / "coverage.txt"
@@ -89,13 +102,13 @@ def run_bench(
         }
         with suppress(SystemExit):  # the runner exits where a test fails; the results tell more
             get_runner(simulator).test(
-                hdl_toplevel=module, test_module=f"sliceforge.verif.{bench}", build_dir=build_dir,
-                test_dir=folder, results_xml=str(results), hdl_toplevel_lang="verilog",
+                hdl_toplevel=module, test_module=[f"sliceforge.verif.{name}" for name in names],
+                build_dir=build_dir, test_dir=folder, results_xml=str(results), hdl_toplevel_lang="verilog",
                 seed=seed(), log_file=log,
                 extra_env=environment,
             )  # fmt: skip
-    tests, failures = get_results(results)
+    count, failures = get_results(results)
     text = log.read_text(encoding="utf-8", errors="replace")
-    print(f"{bench} {parameters} on {simulator}, seed {seed()}: {tests} tests, {failures} failures")
-    assert tests > 0 and failures == 0, f"{bench} {parameters} on {simulator}, seed {seed()}\n{text[-6000:]}"
+    print(f"{bench} {parameters} on {simulator}, seed {seed()}: {count} tests, {failures} failures")
+    assert count > 0 and failures == 0, f"{bench} {parameters} on {simulator}, seed {seed()}\n{text[-6000:]}"
     return coverage.read_text(encoding="utf-8") if coverage.exists() else ""
