@@ -171,6 +171,22 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
 @click.option("--psum-group", type=int, metavar="G", help="APSQ group size; partial sums in INT8.")
 @click.option("--psum-chunk", type=int, metavar="KC", help="Positions along K a step.  [default: tile_k]")
 @click.option("--psum-exponents", metavar="E", help="One integer, p of them (a,b,c), or a .npy file.")
+@click.option(
+    "--memory-latency", type=int, metavar="CYCLES", help="Engine rtl: of the memory.  [default: 100]"
+)
+@click.option(
+    "--memory-bandwidth",
+    type=float,
+    metavar="BEATS",
+    help="Engine rtl: beats a cycle in each direction, above 0 and up to 1.  [default: 1]",
+)
+@click.option(
+    "--trace", type=click.Path(path_type=Path), metavar="T.fst", help="Engine rtl: write a waveform."
+)
+@click.option(
+    "--trace-from", type=int, metavar="CYCLE", help="First cycle of it, from the start.  [default: 0]"
+)
+@click.option("--trace-to", type=int, metavar="CYCLE", help="Last cycle of it.  [default: all]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="Y.npy", help="Write Y, int64 (M, N).")
 @click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report.")
 @json_option
@@ -187,6 +203,11 @@ def gemm(
     psum_group: int | None,
     psum_chunk: int | None,
     psum_exponents: str | None,
+    memory_latency: int | None,
+    memory_bandwidth: float | None,
+    trace: Path | None,
+    trace_from: int | None,
+    trace_to: int | None,
     output: Path | None,
     report: Path | None,
     as_json: bool,
@@ -201,7 +222,8 @@ def gemm(
           --engine rtl --output Y.npy --report R.json
     """
     config = AcceleratorConfig.load(source, settings)
-    outputs = {name: path for name, path in (("output", output), ("report", report)) if path is not None}
+    named = {"output": output, "report": report, "trace": trace}
+    outputs = {name: path for name, path in named.items() if path is not None}
     inputs = {"weights": weights, "activations": activations, **({"bias": bias} if bias else {})}
     check_outputs(outputs, inputs)
     from sliceforge.sim.gemm import gemm as run_gemm
@@ -219,13 +241,18 @@ def gemm(
             psum_group=psum_group,
             psum_chunk=psum_chunk,
             psum_exponents=None if psum_exponents is None else _exponents(psum_exponents),
+            memory_latency=memory_latency,
+            memory_bandwidth=memory_bandwidth,
+            trace=trace,
+            trace_from=trace_from,
+            trace_to=trace_to,
             progress=progress,
         )
     text = json.dumps(result.report, indent=2)
     array = io.BytesIO()
     np.save(array, result.output)
     data = {"output": array.getvalue(), "report": f"{text}\n".encode()}
-    write_all({path: data[name] for name, path in outputs.items()})
+    write_all({path: data[name] for name, path in outputs.items() if name in data})
     if as_json:
         print(text)
     else:
@@ -242,6 +269,8 @@ def print_report(report: dict[str, Any]) -> None:
             continue
         if key == "shape":
             text = "M {} x K {} x N {}".format(*value)
+        elif key == "dram_bytes_least":
+            text = "{:,} + {:,}".format(*value)
         elif isinstance(value, float):
             text = f"{value:.3f}" if key.startswith("speedup") else f"{value:.1%}"
         else:

@@ -14,7 +14,7 @@ from sliceforge.gen.verilog import generate_verilog
 from sliceforge.sim.gemm import gemm
 from sliceforge.sim.minilm import linear_layer
 from sliceforge.sim.quantize import quantize_layer
-from sliceforge.sim.rtl import build_core
+from sliceforge.sim.rtl import build_engine
 
 LAYER = "encoder.layer.3.intermediate.dense"
 TOKENS = 128
@@ -47,7 +47,7 @@ def main(folder: str = "build/demo", preset: str = "panacea") -> None:
     say(f"all-MiniLM-L6-v2, {LAYER}, {TOKENS} tokens: W {m} x {k}, X {k} x {n}, quantized with ZPM")
 
     say("compiling the Verilog with Verilator (kept for the next time) ...")
-    build_core(config)
+    build_engine(config)
     say("simulating ...")
     with progress_bar(f"rtl on {preset}") as progress:
         result = gemm(

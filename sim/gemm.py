@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.files import check_outputs
 from sliceforge.hw.payloads import DIM_BITS
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import apsq_gemm
@@ -173,7 +172,6 @@ def _engine_options(
     chosen = Memory(**{name: value for name, value in memory.items() if value is not None})  # type: ignore[arg-type]
     if trace is None:
         return chosen, None
-    check_outputs({"trace": Path(trace)}, {})
     first = 0 if cycles["trace_from"] is None else cycles["trace_from"]
     return chosen, Trace(Path(trace), first, cycles["trace_to"])
 

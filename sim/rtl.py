@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.files import naming
+from sliceforge.gen.files import check_outputs, naming
 from sliceforge.gen.registers import register_map
 from sliceforge.gen.verilog import generate_verilog
 from sliceforge.sim import checks
@@ -77,6 +76,9 @@ class Trace:
     last: int | None = None
 
     def __post_init__(self) -> None:
+        check_outputs({"trace": self.path}, {})
+        if self.path.exists() and not self.path.is_file():
+            raise ValueError(f"trace must be a regular file, not {str(self.path)!r}")
         object.__setattr__(self, "first", checks.integer("trace_from", self.first, 0))
         if self.last is not None:
             object.__setattr__(self, "last", checks.integer("trace_to", self.last, self.first))
@@ -103,6 +105,7 @@ class Simulator:
         bandwidth = max(1, round(memory.bandwidth * _FULL_BANDWIDTH))
         self._base, self._bytes = base, memory_bytes
         self._trace, self._trace_file = trace, _open_trace(trace)
+        self._origin: int | None = None  # cycle of the start
         self._machine = self._library.accelerator_new(base, memory_bytes, memory.latency, bandwidth)
         control = next(register for register in register_map(config) if register.name == "CONTROL")
         self._start = control.offset, control.field("START").mask
@@ -117,11 +120,17 @@ class Simulator:
         self.close()
 
     def close(self) -> None:
-        """Ends the simulation and its waveform. Later calls do nothing."""
-        if self._machine is not None:
-            self._library.accelerator_free(self._machine)
-            self._machine = None
-            _keep_trace(self._trace, self._trace_file)
+        """Ends the simulation and its waveform, which is kept if one of its cycles was run."""
+        if self._machine is None:
+            return
+        cycles = self.cycles
+        self._library.accelerator_free(self._machine)
+        self._machine = None
+        if self._trace is not None and self._trace_file is not None:
+            if cycles >= self._trace.first:
+                _move_output("trace", self._trace_file, self._trace.path)
+            else:
+                self._trace_file.unlink()
 
     # The port.
 
@@ -132,11 +141,12 @@ class Simulator:
         return value.value
 
     def write_register(self, offset: int, value: int) -> None:
-        if self._trace_file is not None and offset == self._start[0] and value & self._start[1]:
-            assert self._trace is not None
-            last = (1 << 64) - 1 if self._trace.last is None else self._trace.last
-            path = os.fsencode(self._trace_file)
-            self._library.accelerator_trace(self._machine, path, self._trace.first, last)
+        if self._origin is None and offset == self._start[0] and value & self._start[1]:
+            self._origin = self._cycle
+            if self._trace is not None and self._trace_file is not None:
+                last = (1 << 64) - 1 if self._trace.last is None else self._trace.last
+                path = os.fsencode(self._trace_file)
+                self._library.accelerator_trace(self._machine, path, self._trace.first, last)
         self._check("write", offset, self._library.accelerator_write(self._machine, offset, value))
 
     def read_memory(self, address: int, size: int) -> bytes:
@@ -167,8 +177,12 @@ class Simulator:
         return np.ctypeslib.as_array(pointer, shape=(self._bytes,))
 
     @property
-    def cycle(self) -> int:
-        """Cycles since the end of reset."""
+    def cycles(self) -> int:
+        """Cycles since the first start of a run; negative before it."""
+        return -1 if self._origin is None else self._cycle - self._origin
+
+    @property
+    def _cycle(self) -> int:
         return int(self._library.accelerator_cycle(self._machine))
 
     @property
@@ -225,7 +239,7 @@ def run_layers(
             # Results first come when a good part is done, so what was read counts a little.
             assert progress is not None
             read = min(1.0, simulator.bytes_read / least[0])
-            progress(min(0.05 * read + 0.95 * simulator.bytes_written / least[1], 1.0))
+            progress(min(0.04 * read + 0.95 * simulator.bytes_written / least[1], 0.99))
 
         driver = Driver(simulator, config)
         try:
@@ -234,6 +248,10 @@ def run_layers(
             raise RuntimeError(str(error)) from error
         if simulator.refused:
             raise RuntimeError(f"the RTL reached past the memory in {simulator.refused} bursts")
+        if trace is not None and trace.first > simulator.cycles:
+            raise ValueError(f"trace_from must be in the run, 0..{simulator.cycles}, not {trace.first}")
+    if progress is not None:
+        progress(1.0)
     return result
 
 
@@ -334,15 +352,9 @@ def _open_trace(trace: Trace | None) -> Path | None:
             return Path(file.name)
 
 
-def _keep_trace(trace: Trace | None, file: Path | None) -> None:
-    if trace is None or file is None:
-        return
-    with suppress(FileNotFoundError):
-        if not file.stat().st_size:
-            file.unlink()
-            return
-        umask = os.umask(0)
-        os.umask(umask)
+def _move_output(name: str, file: Path, target: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    with naming(name, target, "written"):
         os.chmod(file, 0o666 & ~umask)
-        with naming("trace", trace.path, "written"):
-            os.replace(file, trace.path)
+        os.replace(file, target)

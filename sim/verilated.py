@@ -18,9 +18,9 @@ __all__ = ["Progress", "build_library", "load_library"]
 
 Progress = Callable[[float], None]
 
-# Measured on panacea's core, simulated cycles a second on one processor core: 27,000 where the PEAs share their
-# code (below), else 10,500; -O2 is much faster than Verilator's default, -Os. Without its DFG passes Verilator
-# takes a third less time, and the simulation no more.
+# Measured on panacea's core, simulated cycles a second on one processor core: 27,000 where the PEAs share
+# their code (below), else 10,500; -O2 is much faster than Verilator's default, -Os. Without its DFG passes
+# Verilator takes a third less time, and the simulation no more.
 _FLAGS = [
     "-O3", "-fno-dfg", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
     "--output-split", "5000", "--output-split-cfuncs", "500",
@@ -32,6 +32,10 @@ _COMPILER_FLAGS = "-O2"
 # hold. For a module that is kept it makes functions that all instances share. Smaller ones (a lane) are no
 # better: their functions refer to the signals around them, and so differ.
 _SHARED_BLOCK = "pea"
+
+# Code that writes waveforms is not shared, and panacea's lanes alone would take half an hour to compile. On
+# machines with more operators than this, only the lanes of the first PEA are traced.
+_TRACED_OPERATORS = 32
 
 
 def build_library(
@@ -50,6 +54,9 @@ def build_library(
     """
     texts = {name: files("sliceforge.sim").joinpath(name).read_text(encoding="utf-8") for name in harness}
     flags = [*_FLAGS, *(["--trace-fst"] if traced else [])]
+    blocks = [f'no_inline -module "{config.module}_{_SHARED_BLOCK}"']
+    if traced and config.operators > _TRACED_OPERATORS:
+        blocks += [f'tracing_off -scope "*.pea_{p}.lane_*"' for p in range(1, config.pea_count)]
     env = verilator_env()
     make_variables = [f"OPT_FAST={_COMPILER_FLAGS}"]
     compiler_flags = "-fPIC -I.."
@@ -63,14 +70,14 @@ def build_library(
     def build(folder: Path) -> None:
         sources = texts | {
             f"{kind}.v": verilog(),
-            "shared.vlt": f'`verilator_config\nno_inline -module "{config.module}_{_SHARED_BLOCK}"\n',
+            "blocks.vlt": "\n".join(["`verilator_config", *blocks, ""]),
         }
         for name, text in sources.items():
             (folder / name).write_text(text, encoding="utf-8")
         command = [
             "verilator", "--cc", "--exe", "--build", "-j", "2", "--prefix", f"V{kind}",
             "--top-module", config.module, *flags, "-CFLAGS", compiler_flags, "-LDFLAGS", "-shared",
-            "-o", f"lib{kind}.so", "--Mdir", "obj", "shared.vlt", f"{kind}.v", f"../{harness[0]}",
+            "-o", f"lib{kind}.so", "--Mdir", "obj", "blocks.vlt", f"{kind}.v", f"../{harness[0]}",
         ]  # fmt: skip
         here = env | {"MAKEFLAGS": " ".join([env.get("MAKEFLAGS", ""), *make_variables]).strip()}
         done = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, check=False)
@@ -88,8 +95,8 @@ def build_library(
 
     # Not the Verilog itself: making it takes longer than looking the library up.
     key = [
-        kind, repr(config), *generator_identity(), *texts.values(), *flags, compiler_flags, *make_variables,
-        _SHARED_BLOCK, *build_identity(),
+        kind, repr(config), *generator_identity(), *texts.values(), *flags, *blocks, compiler_flags,
+        *make_variables, *build_identity(),
     ]  # fmt: skip
     name = f"{kind}-{config.name}{'-traced' if traced else ''}"
     return cached_build(key, build, name) / "obj" / f"lib{kind}.so"

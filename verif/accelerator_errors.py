@@ -83,6 +83,45 @@ async def error_responses(dut: Any, access: str, pauses: float) -> None:
     await system.finish()
 
 
+@cocotb.test()
+async def several_errors_at_once(dut: Any) -> None:
+    """Everything that is read or written fails: one error is reported, one of those; nothing more follows,
+    not even from a memory that stops answering then."""
+    system = await System.start(dut)
+    rng = seeded("several")
+    await system.write("STALL_LIMIT", 100)
+    for _ in range(long(8, 40)):
+        placed = chain(rng, system, 2)
+        system.load(placed)
+        failing = rng.randrange(2)
+        before = bytearray(system.memory.data)
+        accesses = rng.sample(list(ACCESSES), rng.randint(2, 5))
+        system.memory.faults = [
+            fault_at(rng, placed[failing], access, rng.choice(["first", "later"]), AxiResp.SLVERR)
+            for access in accesses
+        ]
+        await system.write("INTERRUPT_ENABLE", 3)
+        await system.begin(placed)
+        await system.port.interrupt()
+        system.pauses.stopped.add(rng.choice(["ar", "r", "aw", "w", "b"]))
+        code = await system.read("STATUS", "ERROR_CODE")
+        assert code in [ACCESSES[access].value for access in accesses]
+        await system.write("INTERRUPT_PENDING", 7)
+        await ClockCycles(dut.clk, 400)
+        assert dut.irq.value == 0 and await system.read("STATUS", "ERROR_CODE") == code
+        system.pauses.stopped.clear()
+        await system.wait_idle()
+        await system.once()
+        assert await system.read("STATUS", "ERROR_CODE") == code
+        assert await system.read("LAYERS_DONE") == failing
+        for address, row in placed[failing].rows():
+            before[address : address + len(row)] = system.memory.data[address : address + len(row)]
+        system.compare(before, placed[:failing])
+        system.memory.faults = []
+        await still_works(system, rng)
+    await system.finish()
+
+
 # Descriptors.
 
 
@@ -143,7 +182,7 @@ async def refuses_illegal_descriptors(dut: Any) -> None:
         if not words.get(offset, 0) >> bit & 1
     ]
     illegal = [(dict(fields), code, None) for fields, code in illegal_descriptors(good[1], system.config)] + [
-        ({}, ErrorCode.ILLEGAL_FORMAT, bit) for bit in rng.sample(reserved, long(40, len(reserved)))
+        ({}, ErrorCode.ILLEGAL_FORMAT, bit) for bit in rng.sample(reserved, long(20, len(reserved)))
     ]
     for number, (fields, code, bit) in enumerate(illegal):
         failing = number % 2

@@ -13,7 +13,7 @@ from sliceforge.verif.accelerator_system import System
 from sliceforge.verif.axi import Fault
 from sliceforge.verif.placement import Placed, long, place_layers, seeded, small_layer
 
-START, SOFT_RESET = 1, 2
+SOFT_RESET = 2
 
 
 def chain(rng: random.Random, system: System, count: int = 2) -> list[Placed]:
@@ -21,6 +21,17 @@ def chain(rng: random.Random, system: System, count: int = 2) -> list[Placed]:
     c = system.config
     shape = (2 * c.tile_m + 1, min(c.max_k, c.tile_k + 3), 2 * c.tile_n + 2)
     return place_layers(rng, [small_layer(rng, c, shape, resident=rng.random() < 0.3) for _ in range(count)])
+
+
+async def moment(system: System, rng: random.Random) -> None:
+    """Waits for a random time, often until the bus owes something in particular."""
+    await ClockCycles(system.dut.clk, rng.choice([rng.randrange(1, 60), rng.randrange(1, 1500)]))
+    wanted = rng.choice(["", "reads are", "writes are", "both are"])
+    edge = RisingEdge(system.dut.clk)
+    for _ in range(800 if wanted else 0):
+        if system.master.owed == wanted:
+            break
+        await edge
 
 
 async def soft_reset(system: System) -> tuple[int, str, int]:
@@ -96,12 +107,12 @@ async def soft_reset_at_any_time(dut: Any, pauses: float) -> None:
     """Also in the middle of bursts, and of the answers that are owed after one."""
     system = await System.start(dut, pauses=pauses)
     rng = seeded("soft", pauses)
-    for _ in range(long(25, 150)):
+    for _ in range(long(12, 150)):
         placed = chain(rng, system)
         system.load(placed)
         before = bytearray(system.memory.data)
         await system.begin(placed)
-        await ClockCycles(dut.clk, rng.choice([rng.randrange(1, 60), rng.randrange(1, 2500)]))
+        await moment(system, rng)
         state, owed, _ = await soft_reset(system)
         if rng.random() < 0.3:
             await soft_reset(system)
@@ -140,17 +151,46 @@ async def soft_reset_after_an_error(dut: Any) -> None:
 
 
 @cocotb.test()
+async def soft_reset_ends_a_ring_of_layers(dut: Any) -> None:
+    """A layer that names itself as the next one runs again and again, until a soft reset."""
+    system = await System.start(dut, pauses=0.1)
+    rng = seeded("ring")
+    placed = chain(rng, system, 1)
+    placed[0].fields |= {"NEXT": 1, "NEXT_ADDRESS": placed[0].address, "INTERRUPT": 1}
+    system.load(placed)
+    before = bytearray(system.memory.data)
+    await system.begin(placed)
+    for _ in range(1000):
+        if await system.read("LAYERS_DONE") >= 3:
+            break
+    else:
+        raise AssertionError("the ring does not go round")
+    layer = system.registers["INTERRUPT_PENDING"].field("LAYER").mask
+    assert await system.port.read(system.registers["INTERRUPT_PENDING"].offset) == layer
+    await soft_reset(system)
+    await system.wait_idle()
+    await system.write("INTERRUPT_PENDING", layer)
+    await system.once()
+    system.compare(before, placed)
+    # Both bits of CONTROL at once: the soft reset is the stronger one.
+    await system.write("CONTROL", 3)
+    await system.once()
+    await system.run(chain(rng, system, 1))
+    await system.finish()
+
+
+@cocotb.test()
 @cocotb.parametrize(pauses=[0.0, 0.3])
 async def reset_at_any_time(dut: Any, pauses: float) -> None:
     """``rst`` in the middle of anything, memory and register port included."""
     system = await System.start(dut, pauses=pauses)
     rng = seeded("reset", pauses)
-    for _ in range(long(25, 150)):
+    for _ in range(long(12, 150)):
         placed = chain(rng, system)
         system.load(placed)
         before = bytearray(system.memory.data)
         await system.begin(placed)
-        await ClockCycles(dut.clk, rng.choice([rng.randrange(1, 60), rng.randrange(1, 2500)]))
+        await moment(system, rng)
         owed = system.master.owed
         await system.reset(rng.randint(1, 4))
         for name, register in system.registers.items():

@@ -52,7 +52,6 @@ class System:
     port: CocotbPort
     driver: Driver
     pauses: Pauses
-    lite_pauses: Pauses
     master: AxiChecker
     slave: AxiChecker
 
@@ -64,7 +63,8 @@ class System:
         pauses: Mapping[str, float] | float = 0.25,
         latency: int = 12,
     ) -> System:
-        """``pauses``: share of cycles in which a channel of the memory or the register port holds still."""
+        """``pauses``: share of cycles in which a channel holds still, for all or by name: as in AXI for the
+        memory, "s_ar" and so on for the register port."""
         system = cls()
         await start(dut, component(parameters()))
         system.dut, system.config = dut, config(parameters())
@@ -73,17 +73,15 @@ class System:
         system.memory.latency = latency
         system.memory.data[:] = system.random.randbytes(MEMORY_BYTES)
         system.port = CocotbPort(dut, "s_axi", system.memory)
-        system.pauses = Pauses(dut.clk, system.memory.channels, pauses)
-        lite = pauses if isinstance(pauses, float) else 0.0
-        system.lite_pauses = Pauses(dut.clk, system.port.channels, lite)
+        channels = {f"s_{name}": channel for name, channel in system.port.channels.items()}
+        system.pauses = Pauses(dut.clk, {**system.memory.channels, **channels}, pauses)
         c = system.config
         system.master = AxiChecker(
             "m_axi", address_bits=c.address_bits, data_bits=c.bus_bits, most_reads=64,
             most_read_beats=2 * c.load_buffer + 64 + DESCRIPTOR_BYTES * 8 // c.bus_bits, most_writes=32,
         )  # fmt: skip
         system.slave = AxiChecker("s_axi", address_bits=10, data_bits=32, lite=True)
-        watch(dut, "m_axi", system.master)
-        watch(dut, "s_axi", system.slave)
+        watch(dut, {"m_axi": system.master, "s_axi": system.slave})
         system.registers = {register.name: register for register in register_map(c)}
         system.driver = await system.call(Driver, system.port, c)
         return system

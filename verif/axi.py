@@ -15,7 +15,7 @@ from typing import Any
 
 import cocotb
 from cocotb.task import resume
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.triggers import ClockCycles, RisingEdge, SimTimeoutError, with_timeout
 from cocotbext.axi import (
     AxiBus,
     AxiLiteBus,
@@ -28,6 +28,9 @@ from cocotbext.axi import (
 from sliceforge.sim.driver import BusError
 
 __all__ = ["AxiMemory", "CocotbPort", "Fault", "Pauses"]
+
+PERIOD = 10
+"""Of the clock that `streams.start` makes, in ns."""
 
 
 @dataclass
@@ -238,9 +241,9 @@ class CocotbPort:
 
     async def interrupt(self) -> None:
         """Returns when the interrupt is high; TimeoutError after ``limit`` cycles."""
-        edge = RisingEdge(self._dut.clk)
-        for _ in range(self.limit):
-            if self._dut.irq.value == 1:
-                return
-            await edge
-        raise TimeoutError(f"no interrupt in {self.limit} cycles")
+        if self._dut.irq.value == 1:
+            return
+        try:
+            await with_timeout(RisingEdge(self._dut.irq), self.limit * PERIOD, "ns")
+        except SimTimeoutError:
+            raise TimeoutError(f"no interrupt in {self.limit} cycles") from None

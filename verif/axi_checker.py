@@ -104,11 +104,11 @@ class AxiChecker:
         self._beats_written = 0  # of the burst whose data is coming
         self._answers_owed = 0  # write bursts that are complete but for their answer
 
-    def step(self, reset: bool, control: int | str, payload: Callable[[str], int | str]) -> None:
+    def step(self, reset: bool, control: int | str, payloads: Mapping[str, Callable[[], int | str]]) -> None:
         """One rising edge.
 
         control : bit 2 i is valid, 2 i + 1 is ready of channel ``CHANNELS[i]``; a str if it has X or Z.
-        payload : gives the payload of a channel: its fields one above the other; a str if it has X or Z.
+        payloads : give the payload of a channel: its fields one above the other; a str if it has X or Z.
         """
         self.cycle += 1
         self._check(isinstance(control, int), "control", f"X or Z on valid or ready ({control})")
@@ -123,7 +123,7 @@ class AxiChecker:
         for i, channel in enumerate(CHANNELS):
             bits = control >> 2 * i & 3
             if bits & 1:
-                self._offered(channel, bool(bits & 2), payload(channel))
+                self._offered(channel, bool(bits & 2), payloads[channel]())
             elif self._offers[channel] is not None:
                 self._fail(channel, "valid fell before ready")
             elif bits:
@@ -338,25 +338,30 @@ class Watched(wiring.Component):
         return m
 
 
-def watch(dut: Any, prefix: str, checker: AxiChecker) -> Any:
-    """Starts the task that shows ``checker`` each rising edge; ``dut`` is a `Watched`."""
-    control = getattr(dut, f"watch_{prefix}")
-    handles = {channel: getattr(dut, f"watch_{prefix}_{channel}") for channel in CHANNELS}
+def watch(dut: Any, checkers: Mapping[str, AxiChecker]) -> Any:
+    """Starts the task that shows each rising edge to the checkers, by prefix; ``dut`` is a `Watched`."""
 
-    def read(handle: Any) -> int | str:
-        value = handle.value
-        try:
-            return int(value)
-        except ValueError:
-            return str(value)
+    def reader(handle: Any) -> Callable[[], int | str]:
+        def read() -> int | str:
+            value = handle.value
+            try:
+                return int(value)
+            except ValueError:
+                return str(value)
 
-    def payload(channel: str) -> int | str:
-        return read(handles[channel])
+        return read
+
+    watched = []
+    for prefix, checker in checkers.items():
+        payloads = {channel: reader(getattr(dut, f"watch_{prefix}_{channel}")) for channel in CHANNELS}
+        watched.append((checker, reader(getattr(dut, f"watch_{prefix}")), payloads))
 
     async def run() -> None:
         edge = RisingEdge(dut.clk)
         while True:
             await edge
-            checker.step(bool(dut.rst.value), read(control), payload)
+            in_reset = dut.rst.value == 1
+            for checker, control, payloads in watched:
+                checker.step(in_reset, control(), payloads)
 
     return cocotb.start_soon(run())

@@ -131,6 +131,21 @@ async def gives_a_word_a_cycle(dut: Any) -> None:
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
+async def offers_before_it_is_asked(dut: Any) -> None:
+    """Valid does not wait for ready, at no word of a beat."""
+    await start(dut, component(parameters()))
+    bench = Bench(dut, 7, 2 * words(), taker=1.0)
+    await bench.begin()
+    for i in range(bench.count):
+        await ClockCycles(dut.clk, 20)
+        assert len(bench.biases.received) == i and dut.biases__valid.value == 1
+        bench.biases.stall = 0.0
+        await FallingEdge(dut.clk)
+        bench.biases.stall = 1.0
+    await bench.finish()
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def waits_for_the_start(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, 100, 5)

@@ -134,6 +134,7 @@ async def fills_its_buffer_and_waits(dut: Any, latency_: int) -> None:
         fit.append(burst)
     await ClockCycles(dut.clk, 3 * bench.buffer + 200)
     assert bench.memory.bursts == fit and bench.memory.idle
+    assert dut.beats__valid.value == 1
     bench.beats.stall = 0.5
     await bench.finish()
 

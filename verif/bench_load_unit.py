@@ -160,6 +160,17 @@ async def reads_from_a_memory_that_is_fast_or_far(dut: Any, latency: int) -> Non
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
+async def offers_before_it_is_asked(dut: Any) -> None:
+    await start(dut, component(parameters()))
+    bench = Bench(dut, [3, 4], 1, taker=1.0)
+    await bench.begin()
+    await ClockCycles(dut.clk, 50)
+    assert dut.beats__valid.value == 1
+    bench.beats.stall = 0.5
+    await bench.finish()
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
 async def waits_for_the_start(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, [4, 3], 2)

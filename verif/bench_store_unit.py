@@ -231,14 +231,15 @@ async def needs_no_job_ahead_of_its_beats(dut: Any) -> None:
 
 
 async def take(dut: Any, name: str, received: list[Any]) -> None:
-    """One payload from stream ``name``."""
+    """One payload from stream ``name``; ready comes after valid."""
     layout = getattr(component(parameters()), name).payload.shape()
-    getattr(dut, f"{name}__ready").value = 1
     await ReadOnly()
     while not getattr(dut, f"{name}__valid").value:
         await FallingEdge(dut.clk)
         await ReadOnly()
     received.append(to_fields(layout, int(getattr(dut, f"{name}__payload").value)))
+    await FallingEdge(dut.clk)
+    getattr(dut, f"{name}__ready").value = 1
     await FallingEdge(dut.clk)
     getattr(dut, f"{name}__ready").value = 0
 

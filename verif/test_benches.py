@@ -14,13 +14,15 @@ BENCHES = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
 
 
 def _cases() -> list[Any]:
-    """Icarus is slow: it runs the first parameter set of each block, and not the core."""
+    """Icarus is slow: it runs the first parameter set of each block, and neither core nor accelerator."""
     cases = []
     for bench in BENCHES:
         module = import_module(f"sliceforge.verif.{bench}")
         for number, parameters in enumerate(module.CASES):
             for simulator in SIMULATORS:
-                if simulator == "verilator" or (number == 0 and bench != "bench_core"):
+                if simulator == "verilator" or (
+                    number == 0 and bench not in ("bench_core", "bench_accelerator")
+                ):
                     name = f"{bench.removeprefix('bench_')}-{number}-{simulator}"
                     cases.append(pytest.param(bench, parameters, simulator, id=name))
     return cases
@@ -28,8 +30,16 @@ def _cases() -> list[Any]:
 
 @pytest.mark.parametrize(("bench", "parameters", "simulator"), _cases())
 def test_bench(
-    bench: str, parameters: dict[str, Any], simulator: str, tmp_path: Path, record_property: Any
+    bench: str,
+    parameters: dict[str, Any],
+    simulator: str,
+    tmp_path: Path,
+    record_property: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if request.config.getoption("--run-long"):
+        monkeypatch.setenv("SLICEFORGE_LONG", "1")  # the accelerator's bench does more of everything
     component = import_module(f"sliceforge.verif.{bench}").component(parameters)
     coverage = run_bench(bench, component, parameters, tmp_path, simulator=simulator)
     if parameters.get("coverage"):

@@ -497,6 +497,22 @@ class TestGemm:
         assert 0 < report["utilization_total"] < report["utilization"] <= 1
         assert snapshot(folder) == {}
 
+    def test_rtl_with_its_options(self, run: Any, operands: list[Any], tmp_path: Path, folder: Path) -> None:
+        before = set(snapshot(tmp_path))
+        done = run(
+            "gemm", "--config", "tiny", *operands, "--engine", "rtl", "--memory-latency", 7,
+            "--memory-bandwidth", 0.5, "--trace", tmp_path / "T.fst", "--trace-from", 20, "--trace-to", 30,
+            "--json",
+        )  # fmt: skip
+        assert (done.status, done.err) == (0, "")
+        report = json.loads(done.out)
+        assert (report["memory_latency"], report["memory_bandwidth"]) == (7, 0.5)
+        assert set(snapshot(tmp_path)) - before == {"T.fst"}
+        header = (tmp_path / "T.fst").read_bytes()
+        assert (header[0], int.from_bytes(header[9:17], "big"), int.from_bytes(header[17:25], "big")) == (
+            0, 200, 305
+        )  # fmt: skip
+
     def test_an_output_without_the_ending_keeps_its_name(
         self, run: Any, operands: list[Any], tmp_path: Path
     ) -> None:
@@ -558,6 +574,20 @@ class TestGemm:
             ("--psum-group 2 --psum-exponents float.npy", ["psum_exponents", "0..31", "float64"]),
             ("--psum-group 2 --psum-exponents 5 --psum-chunk 0", ["psum_chunk", "1 or more", "0"]),
             ("--psum-group 2 --psum-exponents 5 --engine rtl", ["psum_group", "golden", "'rtl'"]),
+            ("--memory-latency 5", ["memory_latency", "engine rtl", "'golden'"]),
+            ("--memory-latency -1 --engine rtl", ["memory_latency", "0..1000000", "-1"]),
+            ("--memory-latency soon --engine rtl", ["--memory-latency", "integer", "soon"]),
+            ("--memory-bandwidth 0 --engine rtl", ["memory_bandwidth", "above 0 and up to 1", "0"]),
+            ("--memory-bandwidth 2 --engine rtl", ["memory_bandwidth", "above 0 and up to 1", "2"]),
+            ("--memory-bandwidth nan --engine rtl", ["memory_bandwidth", "above 0 and up to 1", "nan"]),
+            ("--memory-bandwidth all --engine rtl", ["--memory-bandwidth", "float", "all"]),
+            ("--trace T.fst", ["trace", "engine rtl", "'golden'"]),
+            ("--trace missing/T.fst --engine rtl", ["trace", "file in an existing folder", "missing/T.fst"]),
+            ("--trace W.npy --engine rtl", ["trace", "file of its own", "which is weights"]),
+            ("--trace T.fst --trace-from 5 --trace-to 4 --engine rtl", ["trace_to", "5 or more", "4"]),
+            ("--trace T.fst --trace-from -1 --engine rtl", ["trace_from", "0 or more", "-1"]),
+            ("--trace-from 1 --engine rtl", ["trace_from", "come with trace", "1"]),
+            ("--trace-to x --engine rtl", ["--trace-to", "integer", "x"]),
             ("--config huge", ["config", "'huge'", "panacea, edge, tiny"]),
             ("--config missing.toml", ["config", "missing.toml", "No such file"]),
             ("--set lanes=0", ["lanes", "1..64", "0"]),
@@ -576,7 +606,7 @@ class TestGemm:
             path.write_text("of an earlier run")
         given = ["--config", "tiny", *operands, *(part for pair in outputs.items() for part in pair)]
         for part in changes.split(" "):
-            is_file = re.search(r"\.(npy|npz|txt|toml)$", part)
+            is_file = re.search(r"\.(npy|npz|txt|toml|fst)$", part)
             given.append("" if part == "''" else files(part) if is_file else part)
         message = refused("gemm", *given)
         for word in words:

@@ -12,8 +12,11 @@ import pytest
 
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.sim import GemmResult, MismatchError, apsq, aqs_gemm, bit_slices, gemm, sbr_slices
+from sliceforge.sim.core_engine import CoreRun, run_core
+from sliceforge.sim.driver import RunResult
 from sliceforge.sim.gemm import folded_bias
-from sliceforge.sim.rtl import CoreRun, run_core
+from sliceforge.sim.layer_image import pack_layer
+from sliceforge.sim.rtl import LayerRun
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +102,10 @@ class TestGolden:
         assert {key: report[key] for key in wanted} == wanted
         # ceil(10 / 4) * ceil(9 / 4) * 40 * 2 * 2
         assert report["outer_products_full"] == 3 * 3 * 40 * 4
-        unknown = ("cycles", "total_cycles", "utilization", "utilization_total", "dram_bytes_read")
+        unknown = (
+            "cycles", "total_cycles", "utilization", "utilization_total", "dram_bytes_read",
+            "dram_bytes_least", "memory_latency", "memory_bandwidth", "counters",
+        )  # fmt: skip
         assert all(report[key] is None for key in unknown)
 
     def test_has_no_limit_on_k(self) -> None:
@@ -216,6 +222,28 @@ class TestRtl:
         assert report["utilization_total"] == report["cycle_bound"] / report["total_cycles"]
         dense = report["outer_products_full"] / report["operators"]
         assert report["speedup_over_dense"] == dense / report["cycles"]
+        assert (report["memory_latency"], report["memory_bandwidth"]) == (100, 1.0)
+        counters = report["counters"]
+        assert report["total_cycles"] == counters["CYCLES"]
+        # Whole tiles only, so nothing is done for padding.
+        assert counters["OUTER_PRODUCTS"] == report["outer_products_done"] + report["outer_products_filler"]
+        # Both operands stay in their memories, so nothing is read twice.
+        moved = [report["dram_bytes_read"], report["dram_bytes_written"]]
+        assert moved == report["dram_bytes_least"]
+        assert moved == [counters["BYTES_READ"], counters["BYTES_WRITTEN"]]
+        assert moved[1] == 4 * 16 * 16
+
+    def test_memory_options(self) -> None:
+        given = operands(9, 40, 11)
+        fast = self.check(given, zero_point=128, memory_latency=0)
+        slow = self.check(
+            given, zero_point=128, memory_latency=np.int64(300), memory_bandwidth=np.float32(0.25)
+        )
+        assert (slow["memory_latency"], slow["memory_bandwidth"]) == (300, 0.25)
+        assert json.loads(json.dumps(slow)) == slow
+        assert slow["cycles"] == fast["cycles"]  # on streams that never stall
+        assert slow["total_cycles"] > fast["total_cycles"] + 600  # descriptor, then operands
+        assert slow["dram_bytes_read"] == fast["dram_bytes_read"]
 
     def test_progress_rises_to_one(self) -> None:
         shares: list[float] = []
@@ -291,7 +319,7 @@ class TestProductsCounter:
         given = operands(*shape, bits=bits, zero_point=zero_point, spread=4.0)
         weights, activations, bias = given["weights"], given["activations"], given["bias"].astype(np.int64)
         parameters = {"zero_point": zero_point, "lo_bits": lo_bits}
-        run = run_core(
+        image = pack_layer(
             weights,
             activations,
             folded_bias(weights, bias, zero_point, lo_bits),
@@ -299,6 +327,7 @@ class TestProductsCounter:
             config=config,
             **parameters,
         )
+        run = run_core(image)
         np.testing.assert_array_equal(run.output, plain(**given, **parameters))
         assert run.products == core_products(weights, activations, config, bits=bits, **parameters)
         report = gemm(**given, config=config, weight_bits=bits, **parameters).report
@@ -324,10 +353,11 @@ class TestProductsCounter:
         )
         assert report["outer_products_done"] == 4 * (40 + 2 + 3)
         assert report["outer_products_filler"] == with_fillers - 4 * 45
-        run = run_core(
+        image = pack_layer(
             weights, activations, folded_bias(weights, bias, 128, 4),
             zero_point=128, weight_bits=7, lo_bits=4, config=config,
         )  # fmt: skip
+        run = run_core(image)
         assert run.products == with_fillers
         np.testing.assert_array_equal(run.output, plain(weights, activations, zero_point=128))
 
@@ -499,6 +529,51 @@ class TestRefused:
         psum = {"psum_group": 2, "psum_chunk": 16, "psum_exponents": 5}
         assert self.error(**{**psum, **changes}) == (error, sentence)
 
+    @pytest.mark.parametrize(
+        ("changes", "error", "sentence"),
+        [
+            ({"memory_latency": -1}, ValueError, "memory_latency must be 0..1000000, not -1"),
+            ({"memory_latency": 1.0}, TypeError, "memory_latency must be an integer 0..1000000, not 1.0"),
+            ({"memory_bandwidth": 0}, ValueError, "memory_bandwidth must be above 0 and up to 1, not 0"),
+            ({"memory_bandwidth": 1.1}, ValueError, "memory_bandwidth must be above 0 and up to 1, not 1.1"),
+            (
+                {"memory_bandwidth": float("nan")},
+                ValueError,
+                "memory_bandwidth must be above 0 and up to 1, not nan",
+            ),
+            (
+                {"memory_bandwidth": True},
+                TypeError,
+                "memory_bandwidth must be a number above 0 and up to 1, not True",
+            ),
+            (
+                {"memory_bandwidth": "1"},
+                TypeError,
+                "memory_bandwidth must be a number above 0 and up to 1, not '1'",
+            ),
+            ({"trace": 5}, TypeError, "trace must be the name of a file, not 5"),
+            ({"trace": ""}, ValueError, "trace must be a file in an existing folder, not '.'"),
+            ({"trace": "/dev/null"}, ValueError, "trace must be a regular file, not '/dev/null'"),
+            ({"trace": "w.fst", "trace_from": -1}, ValueError, "trace_from must be 0 or more, not -1"),
+            (
+                {"trace": "w.fst", "trace_from": 9, "trace_to": 8},
+                ValueError,
+                "trace_to must be 9 or more, not 8",
+            ),
+            ({"trace_from": 0}, ValueError, "trace_from must come with trace, not alone as 0"),
+            ({"trace_to": 7}, ValueError, "trace_to must come with trace, not alone as 7"),
+        ],
+    )  # fmt: skip
+    def test_options_of_rtl(self, changes: dict[str, Any], error: type[Exception], sentence: str) -> None:
+        assert self.error(engine="rtl", **changes) == (error, sentence)
+
+    @pytest.mark.parametrize(
+        "changes", [{"memory_latency": 100}, {"memory_bandwidth": 1}, {"trace": "w.fst"}, {"trace_to": 5}]
+    )
+    def test_options_of_rtl_with_golden(self, changes: dict[str, Any]) -> None:
+        name = next(iter(changes))
+        assert self.error(**changes) == (ValueError, f"{name} needs engine rtl, not 'golden'")
+
     def test_k_beyond_max_k(self) -> None:
         k = TINY.max_k + 1
         changes = {"weights": np.zeros((1, k), np.int8), "activations": np.zeros((k, 1), np.uint8)}
@@ -510,7 +585,7 @@ class TestRefused:
         """Refused before anything runs, whatever the activations are; one less is fine."""
         reach = 3 * 63 * 255
         changes = {"weights": self.W + 63, "bias": [0, sign * (2**31 - reach)]}
-        monkeypatch.setattr(GEMM_MODULE, "run_core", None)
+        monkeypatch.setattr(GEMM_MODULE, "run_layer", None)
         error, message = self.error(engine="rtl", **changes)
         assert error is ValueError
         assert message == (
@@ -524,20 +599,22 @@ class TestRefused:
         assert result.output[1, 0] == 3 * 63 * 255 + sign * (2**31 - reach - 1)
 
 
-def test_a_mismatch_names_the_first_differing_element(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["RTL", "RTL of the core alone"])
+def test_a_mismatch_names_the_first_differing_element(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = operands(5, 20, 6)
     correct = plain(**given, zero_point=128)
+    wrong = correct.copy()
+    wrong[2, 4] += 1
+    wrong[3, 0] -= 7
 
-    def wrong_core(*_: Any, **__: Any) -> CoreRun:
-        output = correct.copy()
-        output[2, 4] += 1
-        output[3, 0] -= 7
-        return CoreRun(output, 1, 1, 1)
+    def wrong_layer(*_: Any, **__: Any) -> LayerRun:
+        system, core = (wrong, correct) if part == "RTL" else (correct, wrong)
+        return LayerRun(RunResult([system], {}, 1), CoreRun(core, 1, 1, 1))
 
-    monkeypatch.setattr(GEMM_MODULE, "run_core", wrong_core)
+    monkeypatch.setattr(GEMM_MODULE, "run_layer", wrong_layer)
     with pytest.raises(MismatchError) as found:
         gemm(**given, config=TINY, zero_point=128, engine="rtl")
     assert str(found.value) == (
-        f"RTL and golden model differ in 2 of 30 elements, first in Y[2, 4]: "
+        f"{part} and golden model differ in 2 of 30 elements, first in Y[2, 4]: "
         f"RTL {correct[2, 4] + 1}, golden {correct[2, 4]}"
     )
