@@ -59,7 +59,7 @@ def _register_channel(value: str) -> None: ...
 
 @_point(
     "error response",
-    [f"{a} {w} {r}" for a in ACCESSES for w in ("first", "later") for r in ("SLVERR", "DECERR")],
+    [f"{a} {w} {r}" for a in ACCESSES for w in ("first", "later", "last") for r in ("SLVERR", "DECERR")],
 )
 def _error_response(value: str) -> None: ...
 
@@ -93,6 +93,11 @@ def _stride(value: str) -> None: ...
     "burst", [f"{kind} {length}" for kind in ("read", "write") for length in ("1", "more")] + ["read most"]
 )
 def _burst(value: str) -> None: ...
+
+
+# As many bursts of one kind were unanswered at a time.
+@_point("on their way", ["reads 1", "reads several", "writes 1", "writes several", "writes 16"])
+def _on_their_way(value: str) -> None: ...
 
 
 @_point("split at 4 KiB", ["weights", "activations", "output"])
@@ -156,6 +161,9 @@ def sample_channels(system: Any) -> None:
                 sample(f"{channel} valid waits")
             if channel in checker.unasked:
                 sample(f"{channel} ready waits")
+    for kind in ("reads", "writes"):
+        for count in system.master.on_their_way[kind]:
+            _on_their_way(f"{kind} {count}" if count in (1, 16) else f"{kind} several")
     most = min(max(1, system.config.load_buffer // 4), window_beats(system.config.bus_bits))
     for kind, bursts in (("read", system.master.reads), ("write", system.master.writes)):
         for _, beats in bursts:

@@ -24,6 +24,7 @@ from sliceforge.verif.placement import (
     MEMORY_BYTES,
     Placed,
     long,
+    passes,
     place_layers,
     seeded,
     small_layer,
@@ -49,27 +50,34 @@ async def still_works(system: System, rng: random.Random) -> None:
 
 
 def fault_at(rng: random.Random, placed: Placed, access: str, when: str, response: AxiResp) -> Fault:
-    """An error response to the ``when``, "first" or "later", beat of an access."""
+    """An error response to the ``when``, "first", "later" or "last", beat of an access."""
     bus = placed.layer.config.bus_bits // 8
+
+    def beats(at: int, size: int) -> int:
+        return -(-(at + size) // bus) - at // bus
+
     if access == "output":
         rows = placed.rows()
         start, stop = rows[0][0], rows[-1][0] + len(rows[-1][1])
-        beats = sum(-(-(at + len(row)) // bus) - at // bus for at, row in rows)
+        tile = 4 * placed.layer.config.tile_n  # bytes that are written at once
+        count = sum(
+            beats(at + i, min(tile, len(row) - i)) for at, row in rows for i in range(0, len(row), tile)
+        )
     else:
         start, data = placed.pieces()[access]
         stop = start + len(data)
-        beats = -(-stop // bus) - start // bus
-    after = rng.randint(1, beats - 1) if when == "later" and beats > 1 else 0
+        count = beats(start, len(data)) * passes(placed).get(access, 1)
+    after = {"first": 0, "later": rng.randrange(count), "last": count - 1}[when]
     return Fault("write" if access == "output" else "read", start, stop, response, after)
 
 
 @cocotb.test()
 @cocotb.parametrize(access=list(ACCESSES), pauses=[0.0, 0.25])
 async def error_responses(dut: Any, access: str, pauses: float) -> None:
-    """SLVERR and DECERR on the first and on a later beat, in any layer of a chain."""
+    """SLVERR and DECERR on the first, a later and the last beat, in any layer of a chain."""
     system = await System.start(dut, pauses=pauses)
     rng = seeded("faults", access, pauses)
-    for when in ("first", "later") * long(1, 5):
+    for when in ("first", "later", "last") * long(1, 5):
         for response in (AxiResp.SLVERR, AxiResp.DECERR):
             placed = chain(rng, system)
             failing = rng.randrange(3)

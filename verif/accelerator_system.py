@@ -76,9 +76,10 @@ class System:
         channels = {f"s_{name}": channel for name, channel in system.port.channels.items()}
         system.pauses = Pauses(dut.clk, {**system.memory.channels, **channels}, pauses)
         c = system.config
+        descriptor = DESCRIPTOR_BYTES * 8 // c.bus_bits
         system.master = AxiChecker(
-            "m_axi", address_bits=c.address_bits, data_bits=c.bus_bits, most_reads=64,
-            most_read_beats=2 * c.load_buffer + 64 + DESCRIPTOR_BYTES * 8 // c.bus_bits, most_writes=32,
+            "m_axi", address_bits=c.address_bits, data_bits=c.bus_bits, most_reads=16, most_writes=16,
+            most_read_beats=2 * c.load_buffer + 8 + max(4, descriptor),  # the readers' buffers
         )  # fmt: skip
         system.slave = AxiChecker("s_axi", address_bits=10, data_bits=32, lite=True)
         watch(dut, {"m_axi": system.master, "s_axi": system.slave})

@@ -135,8 +135,11 @@ class AxiMemory:
         self._read.memory = self._write.memory = self
         self._read._answer_through(self._read.r_channel, "rresp")
         self._write._answer_through(self._write.b_channel, "bresp")
-        self._read.ar_channel.queue_occupancy_limit = 8
-        self._write.aw_channel.queue_occupancy_limit = 4
+        # Deep enough that the master's own limits hold it back.
+        self._read.ar_channel.queue_occupancy_limit = 64
+        self._write.aw_channel.queue_occupancy_limit = 64
+        self._write.w_channel.queue_occupancy_limit = 64
+        self._write.b_channel.queue_occupancy_limit = 64
         self.channels: Mapping[str, Any] = {
             "ar": self._read.ar_channel,
             "r": self._read.r_channel,

@@ -55,7 +55,8 @@ class AxiChecker:
     What it saw is there for tests to ask: ``taken[channel]`` counts transfers, ``waited[channel]`` cycles in
     which valid met no ready; ``unasked`` holds channels on which ready met no valid; ``reads`` and ``writes``
     are (address, beats) of each burst; ``bytes_written`` counts strobes; ``still`` counts cycles since
-    something was asked for, or last moved.
+    something was asked for, or last moved; ``on_their_way`` holds the numbers of "reads", "read beats" and
+    "writes" that were on their way at a time.
     """
 
     def __init__(
@@ -71,9 +72,7 @@ class AxiChecker:
     ) -> None:
         self._prefix = prefix
         self._lite = lite
-        self._most = {
-            "read bursts": most_reads, "read beats": most_read_beats, "write bursts": most_writes
-        }  # fmt: skip
+        self._most = {"reads": most_reads, "read beats": most_read_beats, "writes": most_writes}
         self._bus_bytes = data_bits // 8
         widths = {**_WIDTHS, "addr": address_bits, "data": data_bits, "strb": data_bits // 8}
         self._layouts: dict[str, list[tuple[str, int, int]]] = {}
@@ -85,6 +84,7 @@ class AxiChecker:
             self._layouts[channel] = offsets
         self.cycle = 0
         self.still = 0
+        self.on_their_way: dict[str, set[int]] = {what: set() for what in self._most}
         self.taken = dict.fromkeys(CHANNELS, 0)
         self.waited = dict.fromkeys(CHANNELS, 0)
         self.unasked: set[str] = set()
@@ -200,6 +200,7 @@ class AxiChecker:
 
     def _bound(self, channel: str, what: str, count: int) -> None:
         most = self._most[what]
+        self.on_their_way[what].add(count)
         self._check(most is None or count <= most, channel, f"{count} {what} on their way, at most {most}")
 
     # Read: an address asks for beats, which come in order.
@@ -211,7 +212,7 @@ class AxiChecker:
         beats = fields.get("len", 0) + 1
         self.reads.append((fields["addr"], beats))
         self._reads_owed.append(beats)
-        self._bound("ar", "read bursts", len(self._reads_owed))
+        self._bound("ar", "reads", len(self._reads_owed))
         self._bound("ar", "read beats", sum(self._reads_owed) - self._beats_read)
 
     def _check_r(self, fields: Mapping[str, int]) -> None:
@@ -274,7 +275,7 @@ class AxiChecker:
 
     def _bound_writes(self, channel: str) -> None:
         open_ = max(len(self._lengths), bool(self._beats_written) + len(self._beats_ahead))
-        self._bound(channel, "write bursts", open_ + self._answers_owed)
+        self._bound(channel, "writes", open_ + self._answers_owed)
 
     def _check_b(self, fields: Mapping[str, int]) -> None:
         self._check(self._answers_owed > 0, "b", "an answer that nobody asked for")

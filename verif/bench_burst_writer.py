@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import cocotb
@@ -69,6 +70,7 @@ class Memory:
             "w": (("data", p["bus_bits"]), ("strb", self._bytes), ("last", 1)),
             "b": (("resp", 2),),
         }  # fmt: skip
+        self._payloads = {channel: partial(self._payload, channel) for channel in self._layout}
         self.bursts: list[tuple[int, int]] = []
         self.data: list[tuple[int, int]] = []
         self.ended = self.answered = 0  # bursts
@@ -124,7 +126,7 @@ class Memory:
             bready = bool(dut.m_axi_bready.value)
             bits = {"b": answering + 2 * bready, "aw": awvalid + 2 * awready, "w": wvalid + 2 * wready}
             control = sum(bits.get(channel, 0) << 2 * i for i, channel in enumerate(CHANNELS))
-            self.checker.step(False, control, self._payload)
+            self.checker.step(False, control, self._payloads)
             takes, ends, answers = awvalid and awready, wvalid and wready, answering and bready
             self._watch(awvalid, takes, ends, answers)
             if takes:

@@ -7,8 +7,10 @@ from collections import deque
 from typing import Any
 
 import cocotb
-from cocotb.triggers import FallingEdge, ReadOnly
+from amaranth.lib.wiring import In, Out
+from cocotb.triggers import FallingEdge, ReadOnly, Timer
 
+from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.read_arbiter import ReadArbiter
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, reset, start, to_fields, to_int
@@ -49,6 +51,9 @@ class Bench:
         block = component(p)
         self.request_layout = block.requests_0.payload.shape()
         self.answer_layout = block.answer_0.shape()
+        ports = list(ports_of(block))
+        self.inputs = [(name, len(value)) for name, value, flow in ports if flow == In]
+        self.bus_outputs = [name for name, _, flow in ports if flow == Out and name.startswith("m_axi")]
 
         self.wanted: list[deque[tuple[int, int]]] = [deque() for _ in self.readers]  # (address, last_beat)
         self.offers: list[tuple[int, int] | None] = [None for _ in self.readers]
@@ -76,10 +81,23 @@ class Bench:
 
     async def step(self, cycles: int = 1) -> None:
         for _ in range(cycles):
+            shown = await self.noise()
             eager = self.drive()
             await ReadOnly()
             self.check(eager)
+            assert self.shown() == shown, "the bus's signals are no registers"
             await FallingEdge(self.dut.clk)
+
+    def shown(self) -> list[str]:
+        """All outputs to the bus."""
+        return [str(getattr(self.dut, name).value) for name in self.bus_outputs]
+
+    async def noise(self) -> list[str]:
+        """Anything on all inputs, for a moment of the cycle. Returns what the bus sees then."""
+        for name, width in self.inputs:
+            getattr(self.dut, name).value = self.rng.getrandbits(width)
+        await Timer(1, unit="ns")
+        return self.shown()
 
     def drive(self) -> list[bool]:
         """Returns which readers offer eagerly."""

@@ -23,8 +23,8 @@ from sliceforge.sim.layer_image import (
 from sliceforge.verif.layers import Layer, random_layer
 
 __all__ = [
-    "MEMORY_BYTES", "Placed", "bytes_read", "image_of", "load_beats", "long", "place_layers", "random_chain",
-    "seeded", "small_layer",
+    "MEMORY_BYTES", "Placed", "bytes_read", "image_of", "load_beats", "long", "passes", "place_layers",
+    "random_chain", "seeded", "small_layer",
 ]  # fmt: skip
 
 MEMORY_BYTES = 1 << 17

@@ -56,7 +56,7 @@ class Bench:
         self.expected_pulses = dict.fromkeys(self.pulses, 0)
         self.task = cocotb.start_soon(self.count_pulses())
         self.checker = AxiChecker("s_axi", address_bits=10, data_bits=32, lite=True)
-        watch(dut, "s_axi", self.checker)
+        watch(dut, {"s_axi": self.checker})
 
     def of(self, *accesses: Access) -> list[str]:
         return [name for name, _, field in self.fields if field.access in accesses]

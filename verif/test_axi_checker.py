@@ -277,7 +277,7 @@ def test_bounds() -> None:
     wave = Wave(most_reads=2)
     read_one(wave)
     read_one(wave)
-    with pytest.raises(AssertionError, match="bus_ar: 3 read bursts on their way, at most 2"):
+    with pytest.raises(AssertionError, match="bus_ar: 3 reads on their way, at most 2"):
         read_one(wave)
     wave = Wave(most_read_beats=8)
     read_one(wave, 5)
@@ -288,11 +288,11 @@ def test_bounds() -> None:
     wave = Wave(most_writes=2)
     write_one(wave)
     write_one(wave)
-    with pytest.raises(AssertionError, match="bus_aw: 3 write bursts on their way, at most 2"):
+    with pytest.raises(AssertionError, match="bus_aw: 3 writes on their way, at most 2"):
         write_one(wave)
     wave = Wave(most_writes=1)
     wave.cycle(w=(data(), 1))
-    with pytest.raises(AssertionError, match="bus_w: 2 write bursts on their way, at most 1"):
+    with pytest.raises(AssertionError, match="bus_w: 2 writes on their way, at most 1"):
         wave.cycle(w=(data(), 1))
 
 

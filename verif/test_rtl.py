@@ -32,21 +32,27 @@ from sliceforge.sim.rtl import Memory, Simulator, Trace, run_layer, run_layers
 RTL = import_module("sliceforge.sim.rtl")
 
 TINY = AcceleratorConfig.preset("tiny")
+NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=2, name="narrow")
+WIDE = AcceleratorConfig.preset(
+    "tiny", bus_bits=512, address_bits=64, weight_slices=3, pea_count=1, lanes=4, wmem_kib=8, name="wide"
+)
 BASE, SIZE = 0x4_0000, 0x4_0000
 ZERO_POINT = 128
 
 Array = npt.NDArray[Any]
 
 
-def layer(m: int, k: int, n: int, *, resident: bool = True) -> tuple[LayerImage, Array]:
-    """A random layer for preset tiny, and its result by definition."""
+def layer(
+    m: int, k: int, n: int, *, resident: bool = True, config: AcceleratorConfig = TINY
+) -> tuple[LayerImage, Array]:
+    """A random layer, and its result by definition."""
     rng = np.random.default_rng([m, k, n])
     weights = np.clip(np.rint(rng.normal(0, 5, (m, k))), -64, 63).astype(np.int64)
     activations = np.clip(np.rint(rng.normal(ZERO_POINT, 6, (k, n))), 0, 255).astype(np.int64)
     bias = rng.integers(-100_000, 100_000, m)
     image = pack_layer(
         weights, activations, folded_bias(weights, bias, ZERO_POINT, 4),
-        zero_point=ZERO_POINT, weight_bits=7, lo_bits=4, config=TINY, resident=resident,
+        zero_point=ZERO_POINT, weight_bits=7, lo_bits=4, config=config, resident=resident,
     )  # fmt: skip
     return image, weights @ (activations - ZERO_POINT) + bias[:, None]
 
@@ -71,6 +77,15 @@ class TestLayers:
         for name in ("OUTER_PRODUCTS", "BYTES_READ", "BYTES_WRITTEN", "WEIGHTS_BUSY"):
             assert result.counters[name] == sum(counters[name] for counters in alone)
         assert result.counters["CYCLES"] <= sum(counters["CYCLES"] for counters in alone)
+
+    @pytest.mark.parametrize("config", [NARROW, WIDE], ids=lambda config: config.name)
+    def test_other_buses(self, config: AcceleratorConfig) -> None:
+        """Ports of other C++ types, the upper half of 64-bit addresses, beats that are parts of results."""
+        layers = [layer(9, 33, 5, config=config), layer(3, 7, 19, config=config, resident=False)]
+        for memory in (Memory(), Memory(2, 0.3)):
+            result = run_layers([image for image, _ in layers], memory=memory)
+            for output, (_, expected) in zip(result.outputs, layers, strict=True):
+                np.testing.assert_array_equal(output, expected)
 
     def test_counters_agree_with_the_core_alone(self) -> None:
         image, _ = layer(20, 90, 18)
