@@ -148,7 +148,7 @@ def register_map(config: AcceleratorConfig) -> tuple[Register, ...]:
                       "the write is answered with SLVERR and does nothing."),
                 Field("SOFT_RESET", 1, 1, Access.PULSE,
                       "Drops whatever runs. BUSY falls when the bus has given all answers that it owes. "
-                      "Sticky bits and counters stay."),
+                      "Sticky bits and counters stay. Written together with START, nothing starts."),
             ),
         ),
         Register(
