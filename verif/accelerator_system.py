@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,13 @@ from cocotb.triggers import ClockCycles
 
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.errors import ErrorCode
-from sliceforge.gen.registers import DESCRIPTOR_BYTES, register_map
+from sliceforge.gen.registers import DESCRIPTOR_BYTES, Register, register_map
 from sliceforge.gen.verilog import accelerator
 from sliceforge.sim.driver import AcceleratorError, Driver
 from sliceforge.verif.accelerator_coverage import sample_channels, sample_error
 from sliceforge.verif.axi import AxiMemory, CocotbPort, Pauses
 from sliceforge.verif.axi_checker import AxiChecker, Watched, watch
-from sliceforge.verif.placement import MEMORY_BYTES, Placed, bytes_read, load_beats
+from sliceforge.verif.placement import MEMORY_BYTES, Placed, beats_moved, load_beats
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import reset, start
 
@@ -36,6 +37,7 @@ def config(p: Mapping[str, Any]) -> AcceleratorConfig:
 
 
 def component(p: Mapping[str, Any]) -> Watched:
+    """The accelerator, with its buses shown to the checkers."""
     return Watched(accelerator(config(p)), PREFIXES)
 
 
@@ -54,24 +56,20 @@ class System:
     pauses: Pauses
     master: AxiChecker
     slave: AxiChecker
+    registers: dict[str, Register]
 
     @classmethod
     async def start(
-        cls,
-        dut: Any,
-        *,
-        pauses: Mapping[str, float] | float = 0.25,
-        latency: int = 12,
+        cls, dut: Any, *, pauses: Mapping[str, float] | float = 0.25, latency: int = 12
     ) -> System:
         """``pauses``: share of cycles in which a channel holds still, for all or by name: as in AXI for the
         memory, "s_ar" and so on for the register port."""
         system = cls()
         await start(dut, component(parameters()))
         system.dut, system.config = dut, config(parameters())
-        system.random = random.Random(f"system {cocotb.RANDOM_SEED}")
         system.memory = AxiMemory(dut, "m_axi", MEMORY_BYTES)
         system.memory.latency = latency
-        system.memory.data[:] = system.random.randbytes(MEMORY_BYTES)
+        system.memory.data[:] = random.Random(f"memory {cocotb.RANDOM_SEED}").randbytes(MEMORY_BYTES)
         system.port = CocotbPort(dut, "s_axi", system.memory)
         channels = {f"s_{name}": channel for name, channel in system.port.channels.items()}
         system.pauses = Pauses(dut.clk, {**system.memory.channels, **channels}, pauses)
@@ -86,9 +84,6 @@ class System:
         system.registers = {register.name: register for register in register_map(c)}
         system.driver = await system.call(Driver, system.port, c)
         return system
-
-    random: random.Random
-    registers: dict[str, Any]
 
     async def call(self, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
         """Runs a function of the driver, which is synchronous."""
@@ -113,24 +108,30 @@ class System:
         """Loads and runs a chain; checks all of memory, and all counters. Returns these."""
         self.load(placed)
         before = bytes(self.memory.data)
-        moved, waited = dict(self.master.taken), dict(self.master.waited)
-        written = self.master.bytes_written
+        master = self.master
+        moved, waited, written = dict(master.taken), master.waited["ar"], master.bytes_written
+        bursts = len(master.reads), len(master.writes)
         counters = await self.call(self.driver.execute, placed[0].address, layers=len(placed))
         self.compare(before, placed)
-        moved = {name: count - moved[name] for name, count in self.master.taken.items()}
-        self._check_counters(placed, counters)
+        beats = [sum(each, Counter()) for each in zip(*map(beats_moved, placed), strict=True)]
         bus = self.config.bus_bits // 8
-        assert counters["BYTES_READ"] == moved["r"] * bus
-        assert counters["BYTES_WRITTEN"] == self.master.bytes_written - written
-        assert counters["STORE_BUSY"] == moved["w"], (counters["STORE_BUSY"], moved["w"])
-        assert counters["READ_STALLED"] == self.master.waited["ar"] - waited["ar"]
-        assert not self.memory.strays, f"accesses past the memory: {self.memory.strays}"
+        for seen, expected in zip(
+            (master.reads[bursts[0] :], master.writes[bursts[1] :]), beats, strict=True
+        ):
+            found = Counter(at // bus + beat for at, count in seen for beat in range(count))
+            assert found == expected, (
+                f"beats of memory: {found - expected} too often, {expected - found} missing"
+            )
+        self._check_counters(placed, counters)
+        assert counters["BYTES_READ"] == beats[0].total() * bus == (master.taken["r"] - moved["r"]) * bus
+        assert counters["BYTES_WRITTEN"] == master.bytes_written - written
+        assert counters["STORE_BUSY"] == beats[1].total() == master.taken["w"] - moved["w"]
+        assert counters["READ_STALLED"] == master.waited["ar"] - waited
         return dict(counters)
 
     def _check_counters(self, placed: Sequence[Placed], counters: Mapping[str, int]) -> None:
         expected = {
             "OUTER_PRODUCTS": sum(layer.layer.products() for layer in placed),
-            "BYTES_READ": sum(bytes_read(layer) for layer in placed),
             "BYTES_WRITTEN": sum(4 * layer.image.m * layer.image.n for layer in placed),
             "WEIGHTS_BUSY": sum(load_beats(layer, "weights") for layer in placed),
             "ACTIVATIONS_BUSY": sum(load_beats(layer, "activations") for layer in placed),
@@ -147,11 +148,19 @@ class System:
         assert beats * len(placed) <= counters["DESCRIPTOR_BUSY"] < counters["CYCLES"]
 
     def compare(
-        self, before: bytes | bytearray, done: Sequence[Placed], partly: Sequence[Placed] = ()
+        self,
+        before: bytes | bytearray,
+        done: Sequence[Placed],
+        partly: Sequence[Placed] = (),
+        anything: Sequence[Placed] = (),
     ) -> None:
         """All of memory: ``done`` layers have their results, of ``partly`` done ones any word may be old,
-        nothing else has changed since ``before``."""
+        ``anything`` may be where others have their results; nothing else has changed since ``before``."""
         expected = bytearray(before)
+        for layer in anything:
+            for address, row in layer.rows():
+                at = address % MEMORY_BYTES
+                expected[at : at + len(row)] = self.memory.data[at : at + len(row)]
         for layer in done:
             for address, row in layer.rows():
                 at = address % MEMORY_BYTES
@@ -180,11 +189,8 @@ class System:
         self.load(placed)
         before = bytearray(self.memory.data)
         await self.expect(placed, code, layer)
-        if not trusted:
-            for address, row in placed[layer].rows():
-                at = address % MEMORY_BYTES
-                before[at : at + len(row)] = self.memory.data[at : at + len(row)]
-        self.compare(before, placed[:layer], placed[layer : layer + 1])
+        failed = placed[layer : layer + 1]
+        self.compare(before, placed[:layer], failed if trusted else (), () if trusted else failed)
 
     async def once(self) -> None:
         """Nothing more happens: no interrupt comes again, and the bus is quiet."""

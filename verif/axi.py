@@ -74,10 +74,6 @@ class _Side:
         memory = self.memory
         if memory.latency and memory.random.random() < memory.latency_share:
             await ClockCycles(memory.clock, memory.random.randint(1, memory.latency))
-        if address + length > len(memory.data) and not memory.mirror:
-            memory.strays.append((self.kind, address))
-            self.response = AxiResp.DECERR
-            raise _Refused
         for fault in memory.faults:
             if fault.meets(self.kind, address, length):
                 self.response = fault.response
@@ -112,19 +108,17 @@ class _WriteSide(_Side, AxiRamWrite):
 
 
 class AxiMemory:
-    """``data``: a memory of ``size`` bytes from address 0 on at the AXI4 master ``prefix`` of ``dut``.
+    """``data``: a memory of ``size`` bytes at the AXI4 master ``prefix`` of ``dut``. It repeats over the
+    whole address space.
 
-    Members to set: ``faults``; ``latency``, the most cycles that a beat waits, in a share
-    ``latency_share`` of them; ``mirror``: the memory repeats over the whole address space. ``strays`` are
-    accesses past the end, which get DECERR.
+    Members to set: ``faults``; ``latency``, the most cycles that a beat waits, in a share ``latency_share``
+    of them.
     """
 
     def __init__(self, dut: Any, prefix: str, size: int) -> None:
         self.clock = dut.clk
         self.data = bytearray(size)
         self.faults: list[Fault] = []
-        self.strays: list[tuple[str, int]] = []
-        self.mirror = False
         self.latency = 0
         self.latency_share = 0.02
         self.random = random.Random(f"memory {cocotb.RANDOM_SEED}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.triggers import ClockCycles
 
 from sliceforge.gen.registers import COUNTERS, REGISTER_SPACE, Access
 from sliceforge.sim.driver import BusError
@@ -72,6 +72,19 @@ async def one_slow_channel(dut: Any, slow: str) -> None:
     system = await System.start(dut, pauses={slow: 0.9}, latency=0)
     rng = seeded("slow", slow)
     placed = place_layers(rng, random_chain(rng, system.config, 3))
+    await system.run(placed)
+    sample_run(placed)
+    await system.finish()
+
+
+@cocotb.test()
+async def long_latency(dut: Any) -> None:
+    """A memory that takes its time, and layers without a gap: many requests on their way."""
+    system = await System.start(
+        dut, pauses={"ar": 0.5, "r": 0.5, "aw": 0.2, "w": 0.2, "b": 0.97}, latency=200
+    )
+    rng = seeded("latency")
+    placed = place_layers(rng, random_chain(rng, system.config, 5))
     await system.run(placed)
     sample_run(placed)
     await system.finish()
@@ -176,7 +189,7 @@ async def start_while_busy_is_refused(dut: Any) -> None:
     await system.begin(placed)
     for _ in range(10):
         assert await system.read("STATUS", "BUSY") == 1
-        await system.write("QUEUE_ADDRESS", other[0].address)
+        await system.write("QUEUE_ADDRESS", other[0].address & 0xFFFF_FFFF)
         try:
             await system.write("CONTROL", 1)
             raise AssertionError("START was accepted while BUSY")
@@ -250,24 +263,9 @@ async def registers_answer_as_the_map_says(dut: Any) -> None:
 async def addresses_at_the_end_of_the_space(dut: Any) -> None:
     """A layer that ends where the address space ends is right."""
     system = await System.start(dut)
-    system.memory.mirror = True
     rng = seeded("end of the space")
     c = system.config
     for what in ("WEIGHTS_ADDRESS", "ACTIVATIONS_ADDRESS", "BIAS_ADDRESS", "OUTPUT_ADDRESS", "descriptor"):
         placed = place_layers(rng, [small_layer(rng, c)], memory_bytes=MEMORY_BYTES // 2, top=what)
         await system.run(placed)
-    await system.finish()
-
-
-@cocotb.test()
-async def zz_waits_for_everything(dut: Any) -> None:
-    """A memory of long latency, and many layers without a gap: still right."""
-    system = await System.start(
-        dut, pauses={"ar": 0.5, "r": 0.5, "aw": 0.5, "w": 0.5, "b": 0.97}, latency=200
-    )
-    rng = seeded("latency")
-    placed = place_layers(rng, random_chain(rng, system.config, 5))
-    await system.run(placed)
-    sample_run(placed)
-    await RisingEdge(dut.clk)
     await system.finish()

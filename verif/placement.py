@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,12 +24,12 @@ from sliceforge.sim.layer_image import (
 from sliceforge.verif.layers import Layer, random_layer
 
 __all__ = [
-    "MEMORY_BYTES", "Placed", "bytes_read", "image_of", "load_beats", "long", "passes", "place_layers",
+    "MEMORY_BYTES", "Placed", "beats_moved", "image_of", "load_beats", "long", "passes", "place_layers",
     "random_chain", "seeded", "small_layer",
 ]  # fmt: skip
 
 MEMORY_BYTES = 1 << 17
-"""Of the bench's memory. It repeats over the whole address space where a test asks for that."""
+"""Of the bench's memory, which repeats over the whole address space."""
 
 
 def long(usual: int, more: int) -> int:
@@ -103,6 +104,7 @@ class Placed:
     weights: bytearray = field(default_factory=bytearray)
     activations: bytearray = field(default_factory=bytearray)
     bias_bytes: bytes = b""
+    space: int | None = None  # results end there
 
     def pieces(self) -> dict[str, tuple[int, bytes]]:
         """What the layer reads, each with its address."""
@@ -124,7 +126,10 @@ class Placed:
         """What the layer writes: each row of results with its address."""
         first, stride = self.fields["OUTPUT_ADDRESS"], self.fields["OUTPUT_STRIDE"]
         results = self.layer.expected().astype("<i4")
-        return [(first + i * stride, row.tobytes()) for i, row in enumerate(results)]
+        rows = [(first + i * stride, row.tobytes()) for i, row in enumerate(results)]
+        if self.space is not None:
+            rows = [(at, row[: self.space - at]) for at, row in rows if at < self.space]
+        return rows
 
 
 def place_layers(
@@ -135,10 +140,10 @@ def place_layers(
     interrupt: Callable[[int], bool] = lambda i: False,
     top: str | None = None,
 ) -> list[Placed]:
-    """Layers one behind the other as a chain, everything at random legal addresses, in random order.
+    """Layers as a chain, everything at random legal addresses of the whole space, in random order.
 
-    Some rows of results, regions and biases lie across 4 KiB. ``top``: this of the last layer ("descriptor"
-    or an address of the descriptor) ends where the address space does.
+    Some rows of results, regions and biases lie across 4 KiB. memory_bytes: of the memory to use. top: this
+    of the last layer ("descriptor" or an address of the descriptor) ends where the address space does.
     """
     config = layers[0].config
     images = [image_of(layer) for layer in layers]
@@ -164,6 +169,7 @@ def place_layers(
             at = (1 << config.address_bits) - size
         else:
             end = at + size
+            at += MEMORY_BYTES * rng.randrange((1 << config.address_bits) // MEMORY_BYTES)
         found[i][what] = at
     assert end <= memory_bytes, f"layers need {end} bytes of memory"
     placed = []
@@ -197,18 +203,22 @@ def passes(placed: Placed) -> dict[str, int]:
     }
 
 
-def bytes_read(placed: Placed) -> int:
-    """Bytes that the bus must carry to the accelerator for this layer: whole beats."""
-    bus = placed.layer.config.bus_bits // 8
-    first, size = placed.fields["BIAS_ADDRESS"], 4 * placed.image.m
-    bias = -(-(first + size) // bus) * bus - first // bus * bus
-    again = passes(placed)
-    return (
-        DESCRIPTOR_BYTES
-        + len(placed.weights) * again["weights"]
-        + len(placed.activations) * again["activations"]
-        + bias
-    )
+def beats_moved(placed: Placed) -> tuple[Counter[int], Counter[int]]:
+    """How often each beat of memory (address over bytes of the bus) is read, and written, for this layer."""
+    config = placed.layer.config
+    bus, tile = config.bus_bits // 8, 4 * config.tile_n  # bytes of a row of a tile, written at once
+    read, written = Counter[int](), Counter[int]()
+
+    def add(beats: Counter[int], at: int, size: int, times: int = 1) -> None:
+        for beat in range(at // bus, -(-(at + size) // bus)):
+            beats[beat] += times
+
+    for name, (at, data) in placed.pieces().items():
+        add(read, at, len(data), passes(placed).get(name, 1))
+    for at, row in placed.rows():
+        for i in range(0, len(row), tile):
+            add(written, at + i, min(tile, len(row) - i))
+    return read, written
 
 
 def load_beats(placed: Placed, operand: str) -> int:
