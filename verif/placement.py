@@ -142,14 +142,12 @@ def place_layers(
 ) -> list[Placed]:
     """Layers as a chain, everything at random legal addresses of the whole space, in random order.
 
-    Some rows of results, regions and biases lie across 4 KiB; some strides are large. memory_bytes: of the memory to use. top: this
+    Some rows of results, regions and biases lie across 4 KiB. memory_bytes: of the memory to use. top: this
     of the last layer ("descriptor" or an address of the descriptor) ends where the address space does.
     """
     config = layers[0].config
     images = [image_of(layer) for layer in layers]
-    strides = [
-        4 * (image.n + rng.choice([0, 0, 1, 2, 7, rng.randrange(2048 // image.m)])) for image in images
-    ]
+    strides = [4 * (image.n + rng.choice([0, 0, 1, 2, 7])) for image in images]
     wanted: list[tuple[int, str, int, int]] = []  # layer, what, size, alignment
     for i, (image, stride) in enumerate(zip(images, strides, strict=True)):
         wanted += [
@@ -171,12 +169,7 @@ def place_layers(
             at = (1 << config.address_bits) - size
         else:
             end = at + size
-            copies = (1 << config.address_bits) // MEMORY_BYTES  # of the memory, which all look the same
-            if what == "OUTPUT_ADDRESS" and rng.random() < 0.3:
-                further = rng.randrange(min(copies // 2, (1 << 32) // MEMORY_BYTES - 1) // images[i].m)
-                strides[i] += further * MEMORY_BYTES
-                copies -= further * (images[i].m - 1)
-            at += MEMORY_BYTES * rng.randrange(copies)
+            at += MEMORY_BYTES * rng.randrange((1 << config.address_bits) // MEMORY_BYTES)
         found[i][what] = at
     assert end <= memory_bytes, f"layers need {end} bytes of memory"
     placed = []
