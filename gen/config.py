@@ -237,9 +237,36 @@ class AcceleratorConfig:
         return self.omem_kib * 1024 // (self.tile_m * self.tile_n * 4)
 
     @property
+    def transit_slots(self) -> int:
+        """Of these, the tiles on their way out of the array: one is filled while one is read."""
+        return 2
+
+    @property
+    def psum_slots(self) -> int:
+        """Of these, the tiles of partial sums that wait for the next K-chunk: one at full width, or up to four
+        of 8 bits, in each slot."""
+        return self.output_slots - self.transit_slots
+
+    @property
     def result_lanes(self) -> int:
-        """Lanes whose sums leave side by side in one beat of the result stream."""
-        return gcd(self.lanes, max(1, self.bus_bits // (32 * self.vector)))
+        """Lanes whose sums are read side by side from OMEM: twice the bus's width, so that partial sums, which
+        stay on chip, keep pace with the array. A power of 2."""
+        return gcd(self.lanes, max(1, self.bus_bits // (16 * self.vector)))
+
+    @property
+    def result_sums(self) -> int:
+        """Sums in a beat of the result stream. A power of 2."""
+        return self.result_lanes * self.vector
+
+    @property
+    def drain_lanes(self) -> int:
+        """Lanes of a PEA whose sums leave the accumulators side by side."""
+        return gcd(self.result_lanes, 2)
+
+    @property
+    def psum_words(self) -> int:
+        """Words of 32 bits that a tile's partial sums of 8 bits take in memory."""
+        return self.tile_m * self.tile_n // self.result_sums * max(1, self.result_sums // 4)
 
 
 def _slots(kib: int, banks: int, layout: TileLayout) -> int:
@@ -335,17 +362,17 @@ def _check_combinations(config: AcceleratorConfig) -> None:
                 f"{key} must hold two tiles in each of {banks} banks (double buffering), "
                 f"{-(-2 * banks * slot_bytes // 1024)} KiB or more, not {getattr(config, key)}"
             )
-    words = config.output_slots * config.vector * config.lanes // config.result_lanes
+    words = config.psum_slots * config.tile_m * config.lanes // config.result_lanes
     if words > MOST_WORDS:
-        most = MOST_WORDS * config.pea_count * config.result_lanes * config.vector * 4 // 1024
+        most = (MOST_WORDS * config.result_sums + 2 * config.tile_m * config.tile_n) * 4 // 1024
         raise ValueError(
-            f"omem_kib must give each of {config.pea_count} banks at most {MOST_WORDS} words, "
+            f"omem_kib must give partial sums at most {MOST_WORDS} words of {32 * config.result_sums} bits, "
             f"{most} KiB or less, not {config.omem_kib}"
         )
-    if config.output_slots < 2:
-        needed = -(-2 * config.tile_m * config.tile_n * 4 // 1024)
+    if config.psum_slots < 1:
+        needed = -(-3 * config.tile_m * config.tile_n * 4 // 1024)
         raise ValueError(
-            f"omem_kib must hold two output tiles of {config.tile_m} x {config.tile_n} sums, "
+            f"omem_kib must hold three output tiles of {config.tile_m} x {config.tile_n} sums, "
             f"{needed} KiB or more, not {config.omem_kib}"
         )
 

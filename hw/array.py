@@ -9,15 +9,18 @@ from amaranth import Cat, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.bias_buffer import BiasBuffer
 from sliceforge.hw.hierarchy import place
-from sliceforge.hw.output_bank import OutputBank
+from sliceforge.hw.output_bank import OutputBank, output_words
 from sliceforge.hw.payloads import (
     beat_layout,
     bias_layout,
     layer_layout,
+    psum_fill_layout,
     result_layout,
+    word_layout,
 )
 from sliceforge.hw.pea import PEA
 from sliceforge.hw.result_unit import ResultUnit
@@ -35,14 +38,17 @@ class Array(wiring.Component):
     ----------
     pea_count, lanes, vector, weight_slices, fifo_depth, accumulator_bits, max_k : of the array.
     weight_layout, weight_slots, activation_layout, activation_slots, load_ways : of WMEM and AMEM.
-    output_slots, result_lanes : of OMEM and the result stream.
+    output_slots, psum_slots, result_lanes, drain_lanes : of OMEM, the result stream and the way to it.
 
     Members
     -------
     layer : in; a legal layer, constant while ``run`` is high.
     run : in; high while the layer runs.
-    weights, activations, biases : stream in; in the order of `TileController`, see docs/memory-format.md.
-    results : stream out.
+    weights, activations, biases, exponents : stream in; in the order of the `TileNest`, see
+        docs/memory-format.md.
+    fills : stream in; partial sums that come back from memory.
+    results : stream out; results, and partial sums that go to memory.
+    weights_complete, activations_complete : out; all images of the layer are loaded.
     weights_eager, activations_eager : out; the operand has no more tiles ahead of the array than the other.
     products : out; outer products issued in the cycle before the last.
     error : out; the first error seen; NONE while all is well.
@@ -51,31 +57,34 @@ class Array(wiring.Component):
     def __init__(
         self, *, pea_count, lanes, vector, weight_slices, fifo_depth, accumulator_bits, max_k,
         weight_layout, weight_slots, activation_layout, activation_slots, load_ways,
-        output_slots, result_lanes,
+        output_slots, psum_slots, result_lanes, drain_lanes,
     ):  # fmt: skip
         self._pea = {
             "lanes": lanes, "vector": vector, "weight_slices": weight_slices,
-            "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth, "output_slots": output_slots,
+            "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth,
+            "drain_lanes": drain_lanes, "output_slots": output_slots,
         }  # fmt: skip
         self._k_bits = max_k.bit_length()
         memory = {
             "ways": load_ways, "k_bits": self._k_bits, "tile_m": pea_count * vector, "tile_n": lanes * vector
         }  # fmt: skip
         self._weight_memory = {
-            "name": "weight", "layout": weight_layout, "banks": pea_count, "slots": weight_slots, **memory
+            "name": "weight", "layout": weight_layout, "banks": pea_count, "slots": weight_slots,
+            "reuse": "columns", **memory,
         }  # fmt: skip
         self._activation_memory = {
             "name": "activation", "layout": activation_layout, "banks": lanes, "slots": activation_slots,
-            **memory,
+            "reuse": "rows", **memory,
         }  # fmt: skip
         self._output = {
             "lanes": lanes, "vector": vector, "slots": output_slots, "result_lanes": result_lanes
         }  # fmt: skip
+        self._result = {"pea_count": pea_count, "psum_slots": psum_slots, "max_k": max_k, **self._output}
         self._pea_count = pea_count
         self._tile = {"tile_m": pea_count * vector, "tile_n": lanes * vector, "tile_k": weight_layout.tile_k}
         self.parameters = {
             "pea": self._pea, "weight_memory": self._weight_memory,
-            "activation_memory": self._activation_memory, "output": self._output,
+            "activation_memory": self._activation_memory, "result": self._result,
         }  # fmt: skip
         beats = stream.Signature(beat_layout(weight_layout.granule_bits, load_ways))
         super().__init__(
@@ -85,7 +94,17 @@ class Array(wiring.Component):
                 "weights": In(beats),
                 "activations": In(beats),
                 "biases": In(stream.Signature(bias_layout())),
+                "exponents": In(stream.Signature(word_layout())),
+                "fills": In(
+                    stream.Signature(
+                        psum_fill_layout(
+                            vector * result_lanes, pea_count * output_words(lanes, vector, result_lanes)
+                        )
+                    )
+                ),
                 "results": Out(stream.Signature(result_layout(vector * result_lanes))),
+                "weights_complete": Out(1),
+                "activations_complete": Out(1),
                 "weights_eager": Out(1),
                 "activations_eager": Out(1),
                 "products": Out(range(pea_count * lanes + 1)),
@@ -107,13 +126,21 @@ class Array(wiring.Component):
         wiring.connect(m, wiring.flipped(self.activations), activations.beats)
         wiring.connect(m, controller.weight_tiles, weights.tiles)
         wiring.connect(m, controller.activation_tiles, activations.tiles)
-        for memory in (weights, activations):
-            m.d.comb += [memory.m.eq(layer.m), memory.n.eq(layer.n), memory.k.eq(layer.k)]
         m.d.comb += [
-            weights.columns_share.eq(layer.weights_resident),
-            activations.rows_share.eq(layer.activations_resident),
-            weights.region_spans_columns.eq(0),
-            activations.region_spans_columns.eq(1),
+            weights.loops.eq(layer.loops),
+            weights.resident.eq(layer.weights_resident),
+            weights.blocks_share.eq(
+                layer.blocks_share & (layer.loops.dataflow == Dataflow.WEIGHT_STATIONARY)
+            ),
+            weights.span.eq(~0),  # a region of weights holds all up to the next column
+            self.weights_complete.eq(weights.complete),
+            activations.loops.eq(layer.loops),
+            activations.resident.eq(layer.activations_resident),
+            activations.blocks_share.eq(
+                layer.blocks_share & (layer.loops.dataflow == Dataflow.INPUT_STATIONARY)
+            ),
+            activations.span.eq(layer.activations_span),
+            self.activations_complete.eq(activations.complete),
             weights.dense.eq(layer.weight_slices - (layer.weight_slices > 1)),
             weights.compressed.eq(layer.weight_slices > 1),
             weights.fresh.eq(controller.weight_fresh),
@@ -124,9 +151,8 @@ class Array(wiring.Component):
             activations.forbidden.eq(Cat(0, 0, layer.lo_bits > 5, layer.lo_bits > 4)),
             activations.fresh.eq(controller.activation_fresh),
             controller.run.eq(self.run),
-            controller.m.eq(layer.m),
-            controller.n.eq(layer.n),
-            controller.k.eq(layer.k),
+            controller.loops.eq(layer.loops),
+            controller.blocks_share.eq(layer.blocks_share),
             controller.weights_resident.eq(layer.weights_resident),
             controller.activations_resident.eq(layer.activations_resident),
         ]
@@ -135,8 +161,8 @@ class Array(wiring.Component):
             self.activations_eager.eq(activations.arrived <= weights.arrived),
         ]
         peas = self._build_peas(m, platform, weights, activations)
-        self._build_outputs(m, platform, controller, peas)
-        self._report_errors(m, controller, weights, activations)
+        results = self._build_outputs(m, platform, controller, peas)
+        self._report_errors(m, controller, weights, activations, results)
         return m
 
     def _controller(self):
@@ -173,14 +199,20 @@ class Array(wiring.Component):
         return peas
 
     def _build_outputs(self, m, platform, controller, peas):
-        biases = BiasBuffer(tile_m=self._tile["tile_m"])
-        results = ResultUnit(pea_count=self._pea_count, **self._output)
+        biases = BiasBuffer(
+            tile_m=self._tile["tile_m"], tile_n=self._tile["tile_n"], k_bits=self._k_bits
+        )
+        results = ResultUnit(**self._result)
         m.submodules.bias_buffer = place(platform, biases, "bias_buffer")
         m.submodules.result_unit = place(platform, results, "result_unit")
         wiring.connect(m, wiring.flipped(self.biases), biases.biases)
         wiring.connect(m, results.results, wiring.flipped(self.results))
+        wiring.connect(m, wiring.flipped(self.exponents), results.exponents)
+        wiring.connect(m, wiring.flipped(self.fills), results.fills)
         m.d.comb += [
-            biases.m.eq(self.layer.m),
+            results.psum_group.eq(self.layer.psum_group),
+            results.psums_resident.eq(self.layer.psums_resident),
+            biases.loops.eq(self.layer.loops),
             biases.row.eq(results.bias_row),
             biases.slot_freed.eq(results.bias_release),
             results.bias.eq(biases.bias),
@@ -191,7 +223,7 @@ class Array(wiring.Component):
         wiring.connect(m, controller.output_tiles, tiles.i)
         wiring.connect(m, tiles.o, results.tiles)
         for p, pea in enumerate(peas):
-            bank = OutputBank(**self._output)
+            bank = OutputBank(**self._output, drain_lanes=self._pea["drain_lanes"])
             m.submodules[f"output_bank_{p}"] = place(platform, bank, "output_bank")
             m.d.comb += [
                 bank.sums.eq(pea.sums),
@@ -203,8 +235,9 @@ class Array(wiring.Component):
                 results.words[p].eq(bank.word),
                 results.available[p].eq(bank.available),
             ]
+        return results
 
-    def _report_errors(self, m, controller, weights, activations):
+    def _report_errors(self, m, controller, weights, activations, results):
         causes = [
             (weights.bad_count, ErrorCode.WEIGHT_COUNT),
             (weights.bad_length, ErrorCode.WEIGHT_LENGTH),
@@ -215,6 +248,8 @@ class Array(wiring.Component):
             (activations.bad_position, ErrorCode.ACTIVATION_POSITION),
             (activations.bad_slice, ErrorCode.ACTIVATION_SLICE),
             (controller.activation_overflow, ErrorCode.ACTIVATION_RESIDENCY),
+            (results.psum_overflow, ErrorCode.PSUM_RESIDENCY),
+            (results.bad_steps, ErrorCode.PSUM_EXPONENTS),
         ]
         with m.If(self.error == ErrorCode.NONE):
             for cause, code in reversed(causes):

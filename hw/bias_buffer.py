@@ -5,8 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sliceforge.hw.loop_counter import LoopCounter
-from sliceforge.hw.payloads import DIM_BITS, bias_layout
+from sliceforge.hw.payloads import bias_layout, nest_layout
+from sliceforge.hw.tile_nest import RowNest
 
 __all__ = ["BiasBuffer"]
 
@@ -14,16 +14,17 @@ __all__ = ["BiasBuffer"]
 class BiasBuffer(wiring.Component):
     """Holds ``bias_folded`` (arithmetic.md section 5) of the rows of an output tile.
 
-    It is read again for each column of tiles.
+    It is read for all tiles of a row of tiles that follow each other.
 
     Parameters
     ----------
-    tile_m : rows of a tile.
+    tile_m, tile_n, k_bits : of the `TileNest`.
 
     Members
     -------
-    m : in; rows of the layer, constant during a layer.
-    biases : stream in; a word for each row of the layer, in order, once.
+    loops : in; constant during a layer.
+    biases : stream in; a word for each row of the layer, in the order of the rows of the `TileNest`: once if output
+        stationary, else for each block; if input stationary, those of a block for each column of tiles.
     row, bias : in, out; the read port. Data stands one cycle after the row.
     available : out; the biases of the present row of tiles are here.
     slot_freed : in; the present row of tiles is done.
@@ -32,12 +33,11 @@ class BiasBuffer(wiring.Component):
     Tested range: tile_m 2..64; M from 1 to 6 tiles.
     """
 
-    def __init__(self, *, tile_m):
-        self.parameters = {"tile_m": tile_m}
-        self._tile_m = tile_m
+    def __init__(self, *, tile_m, tile_n, k_bits):
+        self.parameters = {"tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits}
         super().__init__(
             {
-                "m": In(DIM_BITS),
+                "loops": In(nest_layout(self.parameters["k_bits"])),
                 "biases": In(stream.Signature(bias_layout())),
                 "row": In(range(tile_m)),
                 "bias": Out(32),
@@ -50,7 +50,7 @@ class BiasBuffer(wiring.Component):
         m = Module()
         half_rows = 1 << len(self.row)
         m.submodules.ram = ram = Memory(shape=32, depth=2 * half_rows, init=[])
-        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=self._tile_m)
+        m.submodules.nest = nest = RowNest(**self.parameters)
         write, read = ram.write_port(), ram.read_port()
         tiles = Signal(range(3))  # halves that are full
         write_half, read_half = Signal(), Signal()
@@ -60,9 +60,9 @@ class BiasBuffer(wiring.Component):
         m.d.comb += [
             self.biases.ready.eq((tiles != 2) & ~complete),
             taken.eq(self.biases.valid & self.biases.ready),
-            tile_ends.eq(taken & (row + 1 == rows.length)),
-            rows.total.eq(self.m),
-            rows.next.eq(tile_ends),
+            tile_ends.eq(taken & (row + 1 == nest.rows.length)),
+            nest.loops.eq(self.loops),
+            nest.next.eq(tile_ends),
             write.en.eq(taken),
             write.addr.eq(Cat(row, write_half)),
             write.data.eq(self.biases.p.bias),
@@ -74,7 +74,7 @@ class BiasBuffer(wiring.Component):
         with m.If(taken):
             m.d.sync += row.eq(row + 1)
         with m.If(tile_ends):
-            m.d.sync += [row.eq(0), write_half.eq(~write_half), complete.eq(rows.last)]
+            m.d.sync += [row.eq(0), write_half.eq(~write_half), complete.eq(nest.ends)]
         with m.If(self.slot_freed):
             m.d.sync += read_half.eq(~read_half)
         return m

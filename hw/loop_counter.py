@@ -12,21 +12,26 @@ class LoopCounter(wiring.Component):
 
     Loops are cascaded: the outer loop's ``next`` is the inner one's ``next & last``.
 
+    Parameters
+    ----------
+    width : of total. ``most`` : the largest step.
+
     Members
     -------
-    total : in; positions, 1 or more, constant during the loop.
+    total : in; positions, 1 or more. step : in; 1 or more. Both constant during the loop.
     next : in; go on with the next tile.
     length : out; positions of this tile: ``step``, or what is left in the last one.
     first, last : out; this tile is the first or the last.
     """
 
-    def __init__(self, *, width, step):
-        self.parameters = {"width": width, "step": step}
+    def __init__(self, *, width, most):
+        self.parameters = {"width": width, "most": most}
         super().__init__(
             {
                 "total": In(width),
+                "step": In(range(most + 1), init=most),
                 "next": In(1),
-                "length": Out(range(step + 1)),
+                "length": Out(range(min(most, (1 << width) - 1) + 1)),
                 "first": Out(1),
                 "last": Out(1),
             }
@@ -34,14 +39,13 @@ class LoopCounter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        step = self.parameters["step"]
         done, left = Signal.like(self.total), Signal.like(self.total)
         m.d.comb += [
             left.eq(self.total - done),
             self.first.eq(done == 0),
-            self.last.eq(left <= step),
-            self.length.eq(Mux(self.last, left, step)),
+            self.last.eq(left <= self.step),
+            self.length.eq(Mux(self.last, left, self.step)),
         ]
         with m.If(self.next):
-            m.d.sync += done.eq(Mux(self.last, 0, done + step))
+            m.d.sync += done.eq(Mux(self.last, 0, done + self.step))
         return m

@@ -18,12 +18,13 @@ def output_words(lanes, vector, result_lanes):
 class OutputBank(wiring.Component):
     """A ring of `slots` output tiles of one PEA, written in the order in which the PEA's sums leave.
 
-    The sums arrive lane by lane, `vector` rows each; a word holds one row of `result_lanes` neighbouring
+    The sums of `drain_lanes` lanes arrive side by side, `vector` rows one after the other; a word holds one row of `result_lanes` neighbouring
     lanes, at address ``slot * words + row * (lanes / result_lanes) + lane / result_lanes``.
 
     Parameters
     ----------
     lanes, vector, slots, result_lanes.
+    drain_lanes : of the PEA; divides result_lanes.
 
     Members
     -------
@@ -36,14 +37,15 @@ class OutputBank(wiring.Component):
     Tested range: lanes 1..6, vector 2, 4, 8, slots 2..4, result_lanes 1, 2, 4.
     """
 
-    def __init__(self, *, lanes, vector, slots, result_lanes):
+    def __init__(self, *, lanes, vector, slots, result_lanes, drain_lanes):
         self.parameters = {
-            "lanes": lanes, "vector": vector, "slots": slots, "result_lanes": result_lanes
+            "lanes": lanes, "vector": vector, "slots": slots, "result_lanes": result_lanes,
+            "drain_lanes": drain_lanes,
         }  # fmt: skip
         self._words = slots * output_words(lanes, vector, result_lanes)
         super().__init__(
             {
-                "sums": In(data.ArrayLayout(32, vector)),
+                "sums": In(data.ArrayLayout(32, drain_lanes * vector)),
                 "sums_valid": In(1),
                 "tile_done": In(1),
                 "address": In(range(self._words)),
@@ -56,8 +58,9 @@ class OutputBank(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
-        row_bits = 32 * p["vector"]
-        shape = data.ArrayLayout(row_bits, p["result_lanes"])
+        row_bits = 32 * p["vector"] * p["drain_lanes"]
+        sides = p["result_lanes"] // p["drain_lanes"]  # writes of a word
+        shape = data.ArrayLayout(row_bits, sides)
         m.submodules.ram = ram = Memory(shape=shape, depth=self._words, init=[])
         write, read = ram.write_port(granularity=1), ram.read_port()
 
@@ -65,21 +68,21 @@ class OutputBank(wiring.Component):
         base = Signal(range(self._words))  # of the tile that is being written
         offset = Signal(range(self._words // p["slots"]))
         group = Signal(index(groups))
-        side = Signal(index(p["result_lanes"]))  # which of the lanes in a word
+        side = Signal(index(sides))  # which part of a word
         row = Signal(range(p["vector"]))
         m.d.comb += [
             write.addr.eq(base + offset),
-            write.data.eq(self.sums.as_value().replicate(p["result_lanes"])),
+            write.data.eq(self.sums.as_value().replicate(sides)),
             read.addr.eq(self.address),
             self.word.eq(read.data),
         ]
-        for s in range(p["result_lanes"]):
+        for s in range(sides):
             m.d.comb += write.en[s].eq(self.sums_valid & (side == s))
         with m.If(self.sums_valid):
             m.d.sync += [row.eq(row + 1), offset.eq(offset + groups)]
             with m.If(row == p["vector"] - 1):
                 m.d.sync += [row.eq(0), side.eq(side + 1), offset.eq(group)]
-                with m.If(side == p["result_lanes"] - 1):
+                with m.If(side == sides - 1):
                     m.d.sync += [side.eq(0), group.eq(group + 1), offset.eq(group + 1)]
         with m.If(self.tile_done):
             tile_words = self._words // p["slots"]

@@ -3,13 +3,14 @@
 from amaranth import Mux
 from amaranth.lib import data
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 
 __all__ = [
-    "COUNTER_BITS", "DIM_BITS", "LENGTH_BITS", "beat_layout", "bias_layout", "bus_beat_layout", "index",
-    "layer_layout", "lo_granules", "output_row_layout", "output_tile_layout", "read_answer_layout",
+    "COUNTER_BITS", "DIM_BITS", "K_TILE_BITS", "LENGTH_BITS", "PSUM_BANKS", "beat_layout", "bias_layout", "bus_beat_layout", "index",
+    "layer_layout", "lo_granules", "nest_layout", "output_row_layout", "output_tile_layout", "psum_fill_layout", "read_answer_layout",
     "read_job_layout", "read_request_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
-    "tile_layout", "write_beat_layout", "write_job_layout",
+    "tile_layout", "word_layout", "write_beat_layout", "write_job_layout",
 ]  # fmt: skip
 
 
@@ -22,22 +23,43 @@ DIM_BITS = 24
 """Width of M, N and K in a layer descriptor."""
 LENGTH_BITS = 32
 """Width of a region's length in load beats."""
+K_TILE_BITS = 8
+"""Width of the length of a k-tile."""
+PSUM_BANKS = 4
+"""Banks of 8 bits of partial sums: the largest group size of APSQ."""
 COUNTER_BITS = 40
 """Width of the counters in a layer's status: at least an hour at 300 MHz."""
+
+
+def nest_layout(k_bits):
+    """What the `TileNest` of a layer needs to know; ``block`` is in tiles, the rest in positions."""
+    return data.StructLayout(
+        {
+            "m": DIM_BITS,
+            "n": DIM_BITS,
+            "k": k_bits,
+            "dataflow": Dataflow,
+            "block": DIM_BITS,
+            "chunk": k_bits,
+            "k_tile": K_TILE_BITS,
+        }
+    )
 
 
 def layer_layout(weight_slices):
     """Layer descriptor: ``Y = W @ (x_hat - zp) + bias``, with zp folded into the bias by the host."""
     return data.StructLayout(
         {
-            "m": DIM_BITS,
-            "n": DIM_BITS,
-            "k": DIM_BITS,
+            "loops": nest_layout(DIM_BITS),
             "weight_slices": range(weight_slices + 2),  # one code more than legal, so that it can be refused
             "lo_bits": 3,
             "frequent": 4,
             "weights_resident": 1,
             "activations_resident": 1,
+            "blocks_share": 1,  # the stationary operand stays on chip over all blocks
+            "activations_span": DIM_BITS,  # positions along K of a region of activations
+            "psum_group": 3,  # 0: partial sums of 32 bits
+            "psums_resident": 1,
         }
     )
 
@@ -72,6 +94,11 @@ def bias_layout():
     return data.StructLayout({"bias": 32})
 
 
+def word_layout():
+    """A word of a layer's parameters; ``last`` on the last of its kind."""
+    return data.StructLayout({"word": 32, "last": 1})
+
+
 def record_layout(vector, dense):
     """All slices of one operand at one k: ``dense`` LO vectors and, where it is ``kept``, the HO vector.
 
@@ -98,21 +125,52 @@ def sum_layout(vector, accumulator_bits, kept_bits):
 
 
 def output_tile_layout(tile_m, tile_n):
-    """An output tile to send: how many of its rows and columns count, and where it stands in the layer."""
+    """A tile that leaves the array after a K-chunk: how many of its rows and columns count, and where it
+    stands in the layer.
+    """
     return data.StructLayout(
         {
             "rows": range(tile_m + 1),
             "columns": range(tile_n + 1),
-            "last_column": 1,  # the last tile of this row of tiles: its biases are used up
+            "first_chunk": 1,  # there are no partial sums of it yet
+            "last_chunk": 1,  # its sums are results
+            "chunk_ends": 1,  # the next tile belongs to another K-chunk
+            "frees_rows": 1,  # its row of tiles does not come again: their biases are used up
             "last": 1,  # the last tile of the layer
         }
     )
 
 
 def result_layout(sums):
-    """``sums`` 32-bit results of one row, neighbouring columns; the first ``count`` of them count."""
+    """A beat of ``sums`` words: 32-bit results of one row, neighbouring columns, of which the first ``count``
+    count; or, with ``is_psum``, partial sums on their way to memory: ``count`` words of all of a tile.
+    """
     return data.StructLayout(
-        {"sums": data.ArrayLayout(32, sums), "count": range(sums + 1), "last_of_row": 1, "last": 1}
+        {
+            "sums": data.ArrayLayout(32, sums),
+            "count": range(sums + 1),
+            "is_psum": 1,
+            "last_of_row": 1,  # of partial sums: of the tile
+            "last_of_tile": 1,
+            "frees_rows": 1,  # with last_of_tile: as of `output_tile_layout`
+            "last": 1,
+        }
+    )
+
+
+def psum_fill_layout(sums, words):
+    """Partial sums that come back from memory: for the ``columns`` of a tile's ``word``, at full width, or those
+    of one ``position`` of its group. ``last`` on the tile's last.
+    """
+    return data.StructLayout(
+        {
+            "word": index(words),
+            "columns": sums,
+            "position": range(PSUM_BANKS),
+            "full_sums": data.ArrayLayout(32, sums),
+            "narrow": data.ArrayLayout(8, sums),
+            "last": 1,
+        }
     )
 
 
@@ -140,17 +198,22 @@ def bus_beat_layout(bus_bits):
     return data.StructLayout({"data": bus_bits, "last": 1})
 
 
-def output_row_layout(address_bits, tile_n):
-    """Where a row of an output tile lies in memory: ``columns`` words of 32 bits from ``address`` on.
+def output_row_layout(address_bits, most_words):
+    """Where a row of an output tile, or a tile of partial sums, lies in memory: ``words`` words of 32 bits
+    from ``address`` on.
 
     The address has a bit more than the bus: set, the row lies past the address space.
     """
-    return data.StructLayout({"address": address_bits + 1, "columns": range(tile_n + 1), "first_of_tile": 1})
+    return data.StructLayout(
+        {"address": address_bits + 1, "words": range(most_words + 1), "first_of_tile": 1, "is_psum": 1}
+    )
 
 
 def write_job_layout(address_bits, most_beats):
-    """A span of memory to write, as `read_job_layout`'s."""
-    return data.StructLayout({"address": address_bits + 1, "beats": range(most_beats + 1)})
+    """A span of memory to write, as `read_job_layout`'s; ``is_psum``: what it holds will be read again."""
+    return data.StructLayout(
+        {"address": address_bits + 1, "beats": range(most_beats + 1), "is_psum": 1}
+    )
 
 
 def write_beat_layout(bus_bits):

@@ -18,13 +18,14 @@ class PEA(wiring.Component):
     """`lanes` operators that share a stream of weights; lane j takes its own stream of activations.
 
     A weight record goes to all lanes at once; each lane works through it at its own pace. Sums leave in
-    order of lanes, one row of v sums a cycle: ``vector`` rows of lane 0, then of lane 1, and so on,
-    after the compensation: ``sum over k of W[:, k] * (x_hat[k, :] - 2^l * r)``, less than what the
+    order of lanes, `drain_lanes` of them side by side, a row a cycle: ``vector`` rows of the first lanes, then of
+    the next, and so on, after the compensation: ``sum over k of W[:, k] * (x_hat[k, :] - 2^l * r)``, less than what the
     host folds into the bias. Source: Panacea, HPCA 2025 (PEA); what is inside is our choice.
 
     Parameters
     ----------
     lanes, vector, weight_slices, accumulator_bits, fifo_depth.
+    drain_lanes : lanes whose sums leave at a time; divides lanes.
     output_slots : tiles that the output bank holds.
 
     Members
@@ -34,7 +35,7 @@ class PEA(wiring.Component):
     activations_{j} : stream in; activation records of lane j. A broadcast: it is taken in the cycle
         in which valid and ready are both high, and valid may depend on ready.
     slot_freed : in; high for a cycle when the output bank has a free slot more. At first it has all.
-    sums, sums_valid : out; v sums of 32 bits. No flow control.
+    sums, sums_valid : out; v sums of 32 bits for each of the lanes. No flow control.
     tile_done : out; high with a tile's last sums.
     products : out; outer products issued in the cycle before.
 
@@ -43,10 +44,11 @@ class PEA(wiring.Component):
     output_slots 1..7.
     """
 
-    def __init__(self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, output_slots):
+    def __init__(self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, drain_lanes, output_slots):
         self.parameters = {
             "lanes": lanes, "vector": vector, "weight_slices": weight_slices,
-            "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth, "output_slots": output_slots,
+            "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth,
+            "drain_lanes": drain_lanes, "output_slots": output_slots,
         }  # fmt: skip
         activations = stream.Signature(record_layout(vector, 1))
         super().__init__(
@@ -57,7 +59,7 @@ class PEA(wiring.Component):
                 "weights": In(stream.Signature(record_layout(vector, max(1, weight_slices - 1)))),
                 **{f"activations_{j}": In(activations) for j in range(lanes)},
                 "slot_freed": In(1),
-                "sums": Out(data.ArrayLayout(32, vector)),
+                "sums": Out(data.ArrayLayout(32, drain_lanes * vector)),
                 "sums_valid": Out(1),
                 "tile_done": Out(1),
                 "products": Out(range(lanes + 1)),
@@ -68,6 +70,7 @@ class PEA(wiring.Component):
         m = Module()
         p = dict(self.parameters)
         count, output_slots, vector = p.pop("lanes"), p.pop("output_slots"), p["vector"]
+        side_by_side = p.pop("drain_lanes")
 
         lanes = [Lane(**p) for _ in range(count)]
         for j, lane in enumerate(lanes):
@@ -85,36 +88,41 @@ class PEA(wiring.Component):
         m.d.comb += self.weights.ready.eq(Cat(lane.weights.ready for lane in lanes).all())
         m.d.sync += self.products.eq(sum(lane.busy for lane in lanes))
 
-        # Sums leave lane by lane. A tile takes its slot in the output bank with its first row.
+        # Sums leave by groups of lanes. A tile takes its slot in the output bank with its first row.
+        groups = [lanes[first : first + side_by_side] for first in range(0, count, side_by_side)]
         free_slots = Signal(range(output_slots + 1), init=output_slots)
         may_drain = Signal()
-        turn = Signal(index(count))
+        turn = Signal(index(len(groups)))
         row = Signal(range(vector))
         draining = Signal()
-        selected = Array(lane.sums.payload.as_value() for lane in lanes)[turn]
         taken, last = Signal(), Signal()
+        complete = Array(Cat(lane.sums.valid for lane in group).all() for group in groups)[turn]
         m.d.comb += [
             may_drain.eq(draining | (free_slots != 0)),
-            taken.eq(Array(lane.sums.valid for lane in lanes)[turn] & may_drain),
-            last.eq((turn == count - 1) & (row == vector - 1)),
+            taken.eq(complete & may_drain),
+            last.eq((turn == len(groups) - 1) & (row == vector - 1)),
         ]
-        for j, lane in enumerate(lanes):
-            m.d.comb += lane.sums.ready.eq((turn == j) & may_drain)
+        for number, group in enumerate(groups):
+            for lane in group:
+                m.d.comb += lane.sums.ready.eq((turn == number) & taken)
         m.d.sync += free_slots.eq(free_slots + self.slot_freed - (taken & ~draining))
         with m.If(taken):
             m.d.sync += [draining.eq(~last), row.eq(row + 1)]
             with m.If(row == vector - 1):
                 m.d.sync += [row.eq(0), turn.eq(Mux(last, 0, turn + 1))]
 
-        m.submodules.compensation_subtract = subtract = CompensationSubtract(
-            vector=vector, accumulator_bits=p["accumulator_bits"]
-        )
-        valid_pipe, done_pipe = Signal(subtract.LATENCY), Signal(subtract.LATENCY)
+        latency = CompensationSubtract.LATENCY
+        for side in range(side_by_side):
+            subtract = CompensationSubtract(vector=vector, accumulator_bits=p["accumulator_bits"])
+            m.submodules[f"compensation_subtract_{side}"] = subtract
+            m.d.comb += [
+                subtract.frequent.eq(self.frequent),
+                subtract.lo_bits.eq(self.lo_bits),
+                subtract.i.eq(Array(group[side].sums.payload.as_value() for group in groups)[turn]),
+                Cat(self.sums[side * vector + column] for column in range(vector)).eq(subtract.sums),
+            ]
+        valid_pipe, done_pipe = Signal(latency), Signal(latency)
         m.d.comb += [
-            subtract.frequent.eq(self.frequent),
-            subtract.lo_bits.eq(self.lo_bits),
-            subtract.i.eq(selected),
-            self.sums.eq(subtract.sums),
             self.sums_valid.eq(valid_pipe[-1]),
             self.tile_done.eq(done_pipe[-1]),
         ]

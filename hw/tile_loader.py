@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.gen.config import COUNT_BITS
-from sliceforge.hw.loop_counter import LoopCounter
-from sliceforge.hw.payloads import DIM_BITS, beat_layout, index, lo_granules
+from sliceforge.hw.payloads import DIM_BITS, beat_layout, index, lo_granules, nest_layout
+from sliceforge.hw.tile_nest import TileNest
 
 __all__ = ["TileLoader"]
 
@@ -14,9 +14,9 @@ __all__ = ["TileLoader"]
 class TileLoader(wiring.Component):
     """Writes tile images into slots as long as there is space, up to the last one of the layer.
 
-    The images come in the order of the loop nest: rows of tiles, columns of tiles, k-tiles; a loop
-    whose tiles share their images does not count. A region is what ``beats`` marks with one ``last``:
-    the k-tiles of one column of tiles, or of all columns in turn.
+    The images come in the order of the `TileNest`. What depends on ``reuse`` alone, the loop that does not
+    choose the image, is loaded once if ``resident``. A region is what ``beats`` marks with one ``last``: all
+    images up to the next iteration of that loop, or less where ``span`` says so.
 
     A beat has `ways` granules side by side; way w serves banks w, w + ways, w + 2 ways and so on. An image is
     1. header: 8-bit counts of HO entries, a way's banks in order from the lowest byte up;
@@ -29,16 +29,17 @@ class TileLoader(wiring.Component):
     layout : TileLayout of a slot.
     banks, ways, slots : banks of the memory; granules in a beat; slots of a bank.
     tile_m, tile_n, k_bits : rows and columns of an output tile; width of K.
+    reuse : "columns" for weights, "rows" for activations.
 
     Members
     -------
-    m, n, k, dense : in; the layer's shape and LO slices a position, constant during a layer.
-    rows_share, columns_share : in; all rows, or all columns, of tiles use the same images.
-    region_spans_columns : in; a region holds all columns of tiles, not one.
+    loops, dense : in; the layer's nest and LO slices a position, constant during a layer.
+    resident, blocks_share : in; the images stay in the memory over that loop; and over all blocks of it.
+    span : in; positions along K of a region, at most.
     compressed : in; the layer has HO slices. Without them every count must be 0.
     beats : stream in; ``last`` must be set on the last beat of a region and on no other.
     space : in; a slot is free for the next image. Looked at before each image.
-    loaded : out; high for a cycle when an image is complete.
+    loaded : out; high for a cycle when an image is complete. ``complete`` : out; all of the layer are.
     write_address_{w}, write_granule_{w} : out; address and granule of way w.
     write : out; a bit a bank: it is written in this cycle.
     write_header, write_counts : out; each bank is to write its own count instead.
@@ -49,10 +50,10 @@ class TileLoader(wiring.Component):
     Tested range: banks 1..16, ways 1, 2, 4, more than banks too; M, N, K of 1 to 3 tiles.
     """
 
-    def __init__(self, *, layout, banks, ways, slots, tile_m, tile_n, k_bits):
+    def __init__(self, *, layout, banks, ways, slots, tile_m, tile_n, k_bits, reuse):
         self.parameters = {
             "layout": layout, "banks": banks, "ways": ways, "slots": slots,
-            "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits,
+            "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits, "reuse": reuse,
         }  # fmt: skip
         self._layout = layout
         self._banks = banks
@@ -64,17 +65,16 @@ class TileLoader(wiring.Component):
         address_bits = (slots * layout.slot_granules - 1).bit_length()
         super().__init__(
             {
-                "m": In(DIM_BITS),
-                "n": In(DIM_BITS),
-                "k": In(k_bits),
-                "rows_share": In(1),
-                "columns_share": In(1),
-                "region_spans_columns": In(1),
+                "loops": In(nest_layout(k_bits)),
+                "resident": In(1),
+                "blocks_share": In(1),
+                "span": In(DIM_BITS),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
                 "beats": In(stream.Signature(beat_layout(layout.granule_bits, ways))),
                 "space": In(1),
                 "loaded": Out(1),
+                "complete": Out(1),
                 **{f"write_address_{w}": Out(address_bits) for w in range(ways)},
                 **{f"write_granule_{w}": Out(layout.granule_bits) for w in range(ways)},
                 "write": Out(banks),
@@ -90,7 +90,7 @@ class TileLoader(wiring.Component):
         layout, ways = self._layout, self._ways
         depth = -(-self._banks // ways)  # banks of a way
         header_beats = layout.header_beats(self._banks, ways)
-        length, region_ends, complete = self._count_images(m)
+        length, region_ends = self._count_images(m)
 
         taken = Signal()
         ends = Signal()  # this beat completes the image
@@ -109,7 +109,7 @@ class TileLoader(wiring.Component):
         m.d.comb += last_lo.eq((bank == depth - 1) & (granule + 1 == granules))
         with m.FSM(name="section") as section:
             with m.State("HEADER"):
-                m.d.comb += [self.beats.ready.eq(self.space & ~complete), self.write_header.eq(1)]
+                m.d.comb += [self.beats.ready.eq(self.space & ~self.complete), self.write_header.eq(1)]
                 with m.If(taken):
                     m.d.sync += part.eq(part + 1)
                     with m.If(part == header_beats - 1):
@@ -169,25 +169,29 @@ class TileLoader(wiring.Component):
         return m
 
     def _count_images(self, m):
-        """The loop nest: the present image's positions, whether it ends a region, and whether the layer's
-        last one is in."""
+        """The loop nest: the present image's positions, and whether it ends a region."""
         p = self.parameters
-        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=p["tile_m"])
-        m.submodules.column_loop = columns = LoopCounter(width=DIM_BITS, step=p["tile_n"])
-        m.submodules.k_loop = positions = LoopCounter(width=p["k_bits"], step=self._layout.tile_k)
-        complete = Signal()  # what comes now belongs to the next layer
+        m.submodules.nest = nest = TileNest(
+            tile_m=p["tile_m"], tile_n=p["tile_n"], tile_k=self._layout.tile_k, k_bits=p["k_bits"]
+        )
+        once, window_ends = (
+            (nest.once_columns, nest.columns_end)
+            if p["reuse"] == "columns"
+            else (nest.once_rows, nest.rows_end)
+        )
+        spanned, reached = Signal(DIM_BITS), Signal(DIM_BITS)  # positions of the region
+        region_ends = Signal()
         m.d.comb += [
-            rows.total.eq(self.m),
-            columns.total.eq(self.n),
-            positions.total.eq(self.k),
-            positions.next.eq(self.loaded),
-            columns.next.eq(positions.next & positions.last & ~self.columns_share),
-            rows.next.eq(positions.next & positions.last & (columns.last | self.columns_share)),
+            nest.loops.eq(self.loops),
+            once.eq(self.resident),
+            nest.once_blocks.eq(self.blocks_share),
+            nest.next.eq(self.loaded),
+            reached.eq(spanned + nest.positions.length),
+            region_ends.eq(window_ends | (reached >= self.span)),
         ]
-        with m.If(rows.next & (rows.last | self.rows_share)):
-            m.d.sync += complete.eq(1)
-        region_ends = positions.last & (columns.last | ~self.region_spans_columns)
-        return positions.length, region_ends, complete
+        with m.If(self.loaded):
+            m.d.sync += [spanned.eq(Mux(region_ends, 0, reached)), self.complete.eq(nest.ends)]
+        return nest.positions.length, region_ends
 
     def _serve_way(self, m, way, takes, ends, empty):
         """HO section of one way: its banks are served one after another, those without entries skipped.

@@ -7,7 +7,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.hierarchy import place
-from sliceforge.hw.payloads import DIM_BITS, beat_layout, record_layout, tile_layout
+from sliceforge.hw.payloads import DIM_BITS, beat_layout, nest_layout, record_layout, tile_layout
 from sliceforge.hw.tile_bank import TileBank
 from sliceforge.hw.tile_loader import TileLoader
 
@@ -23,12 +23,12 @@ class TileMemory(wiring.Component):
     Parameters
     ----------
     name : "weight" or "activation", for the module names of the banks.
-    layout, banks, ways, slots, tile_m, tile_n, k_bits : as the loader's.
+    layout, banks, ways, slots, tile_m, tile_n, k_bits, reuse : as the loader's.
 
     Members
     -------
-    m, n, k, rows_share, columns_share, region_spans_columns, dense, compressed, beats, bad_count,
-    bad_length : the loader's.
+    loops, resident, blocks_share, span, dense, compressed, beats, complete, bad_count, bad_length : the
+        loader's.
     tiles : stream in; tiles for all banks, in order. A broadcast: it is taken in the cycle in which
         valid and ready are both high, and valid may depend on ready.
     fresh : in; with ``tiles``: the tile is read for the first time, so it must have arrived.
@@ -41,21 +41,19 @@ class TileMemory(wiring.Component):
     Latency: the loader's and the feeder's. Tested range: banks 1..16, ways 1, 2, 4; slots 2..18.
     """
 
-    def __init__(self, *, name, layout, banks, ways, slots, tile_m, tile_n, k_bits):
+    def __init__(self, *, name, layout, banks, ways, slots, tile_m, tile_n, k_bits, reuse):
         self.parameters = {
             "name": name, "layout": layout, "banks": banks, "ways": ways, "slots": slots,
-            "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits,
+            "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits, "reuse": reuse,
         }  # fmt: skip
         address_bits = (slots * layout.slot_granules - 1).bit_length()
         records = stream.Signature(record_layout(layout.vector, layout.dense))
         super().__init__(
             {
-                "m": In(DIM_BITS),
-                "n": In(DIM_BITS),
-                "k": In(k_bits),
-                "rows_share": In(1),
-                "columns_share": In(1),
-                "region_spans_columns": In(1),
+                "loops": In(nest_layout(k_bits)),
+                "resident": In(1),
+                "blocks_share": In(1),
+                "span": In(DIM_BITS),
                 "dense": In(range(layout.dense + 1)),
                 "compressed": In(1),
                 "forbidden": In(4),
@@ -63,6 +61,7 @@ class TileMemory(wiring.Component):
                 "tiles": In(stream.Signature(tile_layout(layout.tile_k, address_bits))),
                 "fresh": In(1),
                 **{f"records_{b}": Out(records) for b in range(banks)},
+                "complete": Out(1),
                 "bad_count": Out(1),
                 "bad_length": Out(1),
                 "bad_position": Out(1),
@@ -80,14 +79,13 @@ class TileMemory(wiring.Component):
         m.submodules.loader = place(platform, loader, f"{name}_loader")
         wiring.connect(m, wiring.flipped(self.beats), loader.beats)
         m.d.comb += [
-            loader.m.eq(self.m),
-            loader.n.eq(self.n),
-            loader.k.eq(self.k),
-            loader.rows_share.eq(self.rows_share),
-            loader.columns_share.eq(self.columns_share),
-            loader.region_spans_columns.eq(self.region_spans_columns),
+            loader.loops.eq(self.loops),
+            loader.resident.eq(self.resident),
+            loader.blocks_share.eq(self.blocks_share),
+            loader.span.eq(self.span),
             loader.dense.eq(self.dense),
             loader.compressed.eq(self.compressed),
+            self.complete.eq(loader.complete),
             self.bad_count.eq(loader.bad_count),
             self.bad_length.eq(loader.bad_length),
         ]
