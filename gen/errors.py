@@ -22,6 +22,10 @@ class ErrorCode(enum.Enum, shape=6):  # type: ignore[call-arg, misc]  # Amaranth
     WEIGHT_LENGTH = 9
     WEIGHT_POSITION = 10
     WEIGHT_RESIDENCY = 11
+    ILLEGAL_DATAFLOW = 12
+    ILLEGAL_REUSE = 13
+    PSUM_RESIDENCY = 14
+    PSUM_EXPONENTS = 15
     ACTIVATION_COUNT = 16
     ACTIVATION_LENGTH = 17
     ACTIVATION_POSITION = 18
@@ -29,15 +33,18 @@ class ErrorCode(enum.Enum, shape=6):  # type: ignore[call-arg, misc]  # Amaranth
     ACTIVATION_SLICE = 20
     ILLEGAL_WEIGHTS_ADDRESS = 24
     ILLEGAL_ACTIVATIONS_ADDRESS = 25
-    ILLEGAL_BIAS_ADDRESS = 26
+    ILLEGAL_PARAMETERS_ADDRESS = 26
     ILLEGAL_OUTPUT_ADDRESS = 27
     ILLEGAL_NEXT_ADDRESS = 28
     ILLEGAL_QUEUE_ADDRESS = 29
+    ILLEGAL_PSUM_ADDRESS = 30
+    ILLEGAL_REQUANTIZATION = 31
     DESCRIPTOR_READ = 32
     WEIGHTS_READ = 33
     ACTIVATIONS_READ = 34
-    BIAS_READ = 35
+    PARAMETERS_READ = 35
     OUTPUT_WRITE = 36
+    PSUMS_READ = 37
     STALLED = 40
 
 
@@ -54,6 +61,16 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.WEIGHT_LENGTH: "A region of weight tiles is longer or shorter than its headers say.",
     ErrorCode.WEIGHT_POSITION: "A weight stream's entry lies past its tile.",
     ErrorCode.WEIGHT_RESIDENCY: "The weights are to stay in WMEM over all output columns, and do not fit.",
+    ErrorCode.ILLEGAL_DATAFLOW: (
+        "The dataflow is unknown; a block, K-chunk, k-tile or span is 0, or a K-chunk or k-tile too large; or a group of partial sums has "
+        "more than 4."
+    ),
+    ErrorCode.ILLEGAL_REUSE: (
+        "What must be read again from memory cannot be: the stationary operand for another block, or activations "
+        "in parts for another row of tiles."
+    ),
+    ErrorCode.PSUM_RESIDENCY: "The partial sums of a K-chunk are to stay in OMEM, and do not fit.",
+    ErrorCode.PSUM_EXPONENTS: "There are fewer exponents than K-chunks, or more than the machine has room for.",
     ErrorCode.ACTIVATION_COUNT: (
         "The header of an activation tile counts more entries than the tile has positions."
     ),
@@ -67,13 +84,17 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.ILLEGAL_ACTIVATIONS_ADDRESS: (
         "The activations' address is not aligned, or past the address space."
     ),
-    ErrorCode.ILLEGAL_BIAS_ADDRESS: "The biases' address is not aligned, or past the address space.",
+    ErrorCode.ILLEGAL_PARAMETERS_ADDRESS: "The parameters' address is not aligned, or past the address space.",
     ErrorCode.ILLEGAL_OUTPUT_ADDRESS: "The output's address is not aligned, or past the address space.",
     ErrorCode.ILLEGAL_NEXT_ADDRESS: (
         "The next descriptor's address is not aligned, or past the address space."
     ),
     ErrorCode.ILLEGAL_QUEUE_ADDRESS: (
         "The first descriptor's address is not aligned, or past the address space."
+    ),
+    ErrorCode.ILLEGAL_PSUM_ADDRESS: "The partial sums' address is not aligned, or past the address space.",
+    ErrorCode.ILLEGAL_REQUANTIZATION: (
+        "The next layer's lo_bits, r or k-tile is not one that it can have, or OUTPUT_GROUP is 0."
     ),
     ErrorCode.DESCRIPTOR_READ: "The memory answered a descriptor's read with an error.",
     ErrorCode.WEIGHTS_READ: (
@@ -82,11 +103,14 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.ACTIVATIONS_READ: (
         "The memory answered a read of activations with an error, or they pass the end of the address space."
     ),
-    ErrorCode.BIAS_READ: (
-        "The memory answered a read of biases with an error, or they pass the end of the address space."
+    ErrorCode.PARAMETERS_READ: (
+        "The memory answered a read of parameters with an error, or they pass the end of the address space."
     ),
     ErrorCode.OUTPUT_WRITE: (
-        "The memory answered a write of results with an error, or they pass the end of the address space."
+        "The memory answered a write of results or partial sums with an error, or they pass the end of the address space."
+    ),
+    ErrorCode.PSUMS_READ: (
+        "The memory answered a read of partial sums with an error, or they pass the end of the address space."
     ),
     ErrorCode.STALLED: "The memory owed an answer and moved nothing for STALL_LIMIT cycles.",
 }

@@ -24,8 +24,12 @@ REGISTER_SPACE = 0x400
 """Bytes of the register map; the AXI4-Lite slave has as many addresses."""
 DESCRIPTOR_BYTES = 128
 """Bytes of a layer descriptor, and its alignment."""
-DESCRIPTOR_FORMAT = 1
+DESCRIPTOR_FORMAT = 2
 """Value of a descriptor's field FORMAT."""
+TABLE_WORDS = 64
+"""Words of 32 bits of an activation table: 256 entries of 8 bits."""
+PSUM_ALIGNMENT = 64
+"""Alignment of a layer's partial sums in memory, bytes: a beat of the widest bus."""
 
 
 class Access(Enum):
@@ -130,7 +134,7 @@ def register_map(config: AcceleratorConfig) -> tuple[Register, ...]:
         "LOAD_BUFFER": (config.load_buffer, "Beats in the buffer of each load unit."),
         "WEIGHT_SLOTS": (config.weight_slots, "Tiles in a PEA's bank of WMEM."),
         "ACTIVATION_SLOTS": (config.activation_slots, "Tiles in a lane's bank of AMEM."),
-        "OUTPUT_SLOTS": (config.output_slots, "Output tiles in OMEM."),
+        "PSUM_SLOTS": (config.psum_slots, "Tiles of partial sums at full width in OMEM."),
     }
     high = config.address_bits - 32
     registers = [
@@ -211,27 +215,77 @@ DESCRIPTOR = (
             Field("NEXT", 8, 1, Access.CONTROL, "NEXT_ADDRESS holds the address of another layer."),
             Field("INTERRUPT", 9, 1, Access.CONTROL, "Set INTERRUPT_PENDING.LAYER when the layer is done."),
             Field("WEIGHTS_RESIDENT", 10, 1, Access.CONTROL,
-                  "A row of weight tiles stays in WMEM over all columns: at most WEIGHT_SLOTS k-tiles."),
+                  "Weight tiles stay in WMEM over the columns of tiles that follow each other in the loops: at "
+                  "most WEIGHT_SLOTS k-tiles."),
             Field("ACTIVATIONS_RESIDENT", 11, 1, Access.CONTROL,
-                  "All activations stay in AMEM: at most ACTIVATION_SLOTS tiles."),
+                  "Activation tiles stay in AMEM over the rows of tiles that follow each other in the loops: at "
+                  "most ACTIVATION_SLOTS k-tiles."),
+            Field("PSUMS_RESIDENT", 12, 1, Access.CONTROL,
+                  "Partial sums of a block stay in OMEM: at most PSUM_SLOTS tiles at full width or in groups of "
+                  "3 and 4, twice as many in groups of 2, four times in groups of 1."),
+            Field("BLOCKS_SHARE", 13, 1, Access.CONTROL,
+                  "The stationary operand, which is resident, stays over all blocks."),
             Field("LO_BITS", 16, 3, Access.CONTROL, "Bits of the low activation slice: 4, 5 or 6."),
             Field("WEIGHT_SLICES", 20, 3, Access.CONTROL, "Slices of a weight: (weight bits - 1) / 3."),
             Field("FREQUENT", 24, 4, Access.CONTROL, "Frequent high slice r = zero point >> lo_bits."),
+            Field("DATAFLOW", 28, 2, Access.CONTROL, "0: output, 1: weight, 2: input stationary."),
         ),
     ),
     _dimension("M", 0x04, "Rows of W and of Y."),
     _dimension("N", 0x08, "Columns of X and of Y."),
     _dimension("K", 0x0C, "Columns of W, rows of X."),
-    *_address("WEIGHTS_ADDRESS", 0x10, "Regions of weight tiles, one a row of tiles; on a load beat."),
+    *_address("WEIGHTS_ADDRESS", 0x10, "Regions of weight tiles; on a load beat."),
     _word("WEIGHTS_LENGTH", 0x18, "Load beats of the first region of weights, its header included.",
           Access.CONTROL),
-    *_address("ACTIVATIONS_ADDRESS", 0x20, "The region of activation tiles; on a load beat."),
-    _word("ACTIVATIONS_LENGTH", 0x28, "Load beats of the region of activations, its header included.",
+    _dimension("K_CHUNK", 0x1C, "Positions along K after which sums leave the array."),
+    *_address("ACTIVATIONS_ADDRESS", 0x20, "Regions of activation tiles; on a load beat."),
+    _word("ACTIVATIONS_LENGTH", 0x28, "Load beats of the first region of activations, its header included.",
           Access.CONTROL),
-    *_address("BIAS_ADDRESS", 0x30, "M folded biases of 32 bits; a multiple of 4."),
-    *_address("OUTPUT_ADDRESS", 0x38, "First result, Y[0, 0], 32 bits; a multiple of 4."),
-    _word("OUTPUT_STRIDE", 0x40, "Bytes from a row of results to the next: a multiple of 4, 4 N or more.",
-          Access.CONTROL),
+    _word("ACTIVATIONS_STRIDE", 0x2C,
+          "Bytes from a region of activations to the next; 0: they lie one behind the other.", Access.CONTROL),
+    *_address("PARAMETERS_ADDRESS", 0x30,
+              "Activation table, exponents, folded biases and scales; a multiple of 4."),
+    *_address("OUTPUT_ADDRESS", 0x38,
+              "First result, Y[0, 0], 32 bits, a multiple of 4; or, with REQUANTIZE, the next layer's first "
+              "region of activations, on a load beat."),
+    _word("OUTPUT_STRIDE", 0x40,
+          "Bytes from a row of results to the next: a multiple of 4, 4 N or more; or, with REQUANTIZE, from a "
+          "region to the next.", Access.CONTROL),
+    Register(
+        "TILING", 0x44, "How K is cut, and how partial sums are kept.",
+        (
+            Field("K_TILE", 0, 8, Access.CONTROL, "Positions along K in a tile image: up to TILE_K."),
+            Field("PSUM_GROUP", 8, 3, Access.CONTROL,
+                  "Group size of APSQ, 1 to 4: partial sums of 8 bits; 0: partial sums of 32 bits."),
+        ),
+    ),
     *_address("NEXT_ADDRESS", 0x48, f"Next descriptor, a multiple of {DESCRIPTOR_BYTES}; 0 without NEXT."),
+    *_address("PSUM_ADDRESS", 0x50,
+              f"Where partial sums are kept that are not resident; a multiple of {PSUM_ALIGNMENT}."),
+    _dimension("ACTIVATIONS_SPAN", 0x58,
+               "Positions along K after which a region of activations ends, at the latest."),
+    _dimension("BLOCK", 0x5C,
+               "Tiles in a block: of columns if weight stationary, of rows if input stationary."),
+    _dimension("EXPONENT_WORDS", 0x60, "Words of four exponents each, one a K-chunk."),
+    Register(
+        "REQUANTIZATION", 0x64, "What becomes of results.",
+        (
+            Field("REQUANTIZE", 0, 1, Access.CONTROL,
+                  "Results are requantized to 8 bits and stored as the next layer's activations; else they are "
+                  "stored as they are."),
+            Field("RELU", 1, 1, Access.CONTROL, "What is below the zero point becomes the zero point."),
+            Field("TABLE", 2, 1, Access.CONTROL, "The activation table maps each value at the end."),
+            Field("NEXT_LO_BITS", 4, 3, Access.CONTROL, "Bits of the next layer's low slice: 4, 5 or 6."),
+            Field("NEXT_FREQUENT", 8, 4, Access.CONTROL, "The next layer's frequent high slice."),
+            Field("ZERO_POINT", 16, 8, Access.CONTROL, "Zero point of what is requantized."),
+            Field("NEXT_K_TILE", 24, 8, Access.CONTROL, "The next layer's K_TILE."),
+        ),
+    ),
+    *_address("LENGTH_ADDRESS", 0x68,
+              "Where the length of the first region goes: the next descriptor's ACTIVATIONS_LENGTH; a multiple "
+              "of 4."),
+    _dimension("OUTPUT_GROUP", 0x70,
+               "Rows of tiles whose regions lie side by side: those in a K-chunk of the next layer if it is "
+               "weight stationary, else all."),
 )  # fmt: skip
 """Layer descriptor: words of `DESCRIPTOR_BYTES` bytes; words that are not listed are reserved."""

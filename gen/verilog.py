@@ -47,8 +47,10 @@ def core_parameters(config: AcceleratorConfig) -> dict[str, Any]:
         "activation_layout": config.activation_layout,
         "activation_slots": config.activation_slots,
         "load_ways": config.load_ways,
-        "output_slots": config.output_slots,
+        "output_slots": config.transit_slots,
+        "psum_slots": config.psum_slots,
         "result_lanes": config.result_lanes,
+        "drain_lanes": config.drain_lanes,
     }
 
 
@@ -65,13 +67,14 @@ def accelerator(config: AcceleratorConfig) -> Accelerator:
         bus_bits=config.bus_bits,
         address_bits=config.address_bits,
         load_buffer=config.load_buffer,
+        psum_words=config.psum_words,
     )
 
 
 def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
     sources = [
-        files("sliceforge.gen") / name for name in ("config.py", "errors.py", "registers.py", "verilog.py")
+        files("sliceforge.gen") / name for name in ("config.py", "dataflow.py", "errors.py", "registers.py", "verilog.py")
     ]
     sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]

@@ -6,20 +6,23 @@ from amaranth import Cat, ClockDomain, ClockSignal, Module, Mux, ResetSignal, Si
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.registers import REGISTER_SPACE
 from sliceforge.hw.axi import axi_lite_slave, axi_read_master, axi_write_master, connect_ports
-from sliceforge.hw.bias_unit import BiasUnit
 from sliceforge.hw.burst_writer import BurstWriter
 from sliceforge.hw.core import Core
 from sliceforge.hw.counters import Counters
 from sliceforge.hw.descriptor_unit import DescriptorUnit
 from sliceforge.hw.hierarchy import place
 from sliceforge.hw.load_unit import LoadUnit
+from sliceforge.hw.output_bank import output_words
+from sliceforge.hw.parameter_unit import ParameterUnit
+from sliceforge.hw.psum_loader import PsumLoader
 from sliceforge.hw.read_arbiter import ReadArbiter
 from sliceforge.hw.registers import Registers
 from sliceforge.hw.sequencer import Sequencer
-from sliceforge.hw.store_unit import StoreUnit, most_row_beats
+from sliceforge.hw.store_unit import StoreUnit, most_job_beats
 
 __all__ = ["Accelerator"]
 
@@ -27,9 +30,9 @@ _READS = 16
 """Bursts that are read at a time."""
 _WRITES = 16
 """Bursts written whose answer is owed."""
-_BIAS_BUFFER = 8
-"""Beats: one row of results uses one bias."""
-_READERS = ("descriptor", "weights", "activations", "bias")
+_PARAMETER_BUFFER = 8
+"""Beats: one row of results uses one to three words."""
+_READERS = ("descriptor", "weights", "activations", "parameters", "psums")
 
 
 class Accelerator(wiring.Component):
@@ -39,6 +42,7 @@ class Accelerator(wiring.Component):
     ----------
     core : dict of `Core`'s parameters. registers : the register map.
     bus_bits, address_bits : of the AXI4 master. load_buffer : beats of each load unit's buffer.
+    psum_words : words of 32 bits of a tile of partial sums of 8 bits.
 
     Members
     -------
@@ -49,12 +53,17 @@ class Accelerator(wiring.Component):
     finishes what it has begun. Tested range: docs/verification.md.
     """
 
-    def __init__(self, *, core, registers, bus_bits, address_bits, load_buffer):
+    def __init__(self, *, core, registers, bus_bits, address_bits, load_buffer, psum_words):
         self._core, self._registers = core, registers
         self._bus = {"bus_bits": bus_bits, "address_bits": address_bits}
         self._load_buffer = load_buffer
         self._tile_m = core["pea_count"] * core["vector"]
         self._tile_n = core["lanes"] * core["vector"]
+        self._sums = core["vector"] * core["result_lanes"]
+        self._nest = {"tile_m": self._tile_m, "tile_n": self._tile_n, "k_bits": core["max_k"].bit_length()}
+        self._stored = {
+            **self._bus, **self._nest, "full_words": self._tile_m * self._tile_n, "narrow_words": psum_words
+        }  # fmt: skip
         self._read_ports = axi_read_master("m_axi", address_bits, bus_bits)
         self._write_ports = axi_write_master("m_axi", address_bits, bus_bits)
         self._slave_ports = axi_lite_slave("s_axi", (REGISTER_SPACE - 1).bit_length())
@@ -76,8 +85,6 @@ class Accelerator(wiring.Component):
             "granule_bits": self._core["weight_layout"].granule_bits,
             "ways": self._core["load_ways"],
         }
-        sums = self._core["vector"] * self._core["result_lanes"]
-        tile = {"tile_m": self._tile_m, "tile_n": self._tile_n}
         registers = unit("registers", Registers(registers=self._registers), "sync")
         sequencer = unit("sequencer", Sequencer(address_bits=bus["address_bits"]), "sync")
         arbiter = unit(
@@ -85,17 +92,23 @@ class Accelerator(wiring.Component):
             ReadArbiter(**bus, readers=len(_READERS), in_flight=_READS, enough_beats=self._load_buffer),
             "sync",
         )
-        writer = unit(
-            "burst_writer",
-            BurstWriter(**bus, most_beats=most_row_beats(self._tile_n, bus["bus_bits"]), in_flight=_WRITES),
-            "sync",
-        )
+        most_beats = most_job_beats(self._tile_n, self._stored["full_words"], bus["bus_bits"])
+        writer = unit("burst_writer", BurstWriter(**bus, most_beats=most_beats, in_flight=_WRITES), "sync")
         load_beat_bytes = load["granule_bits"] * load["ways"] // 8
         descriptor = unit("descriptor_unit", DescriptorUnit(**bus, load_beat_bytes=load_beat_bytes))
-        weights = unit("weights_unit", LoadUnit(**load, region_step=self._tile_m, pass_step=self._tile_n))
-        activations = unit("activations_unit", LoadUnit(**load, region_step=1, pass_step=self._tile_m))
-        bias = unit("bias_unit", BiasUnit(**bus, buffer=_BIAS_BUFFER))
-        store = unit("store_unit", StoreUnit(**bus, **tile, sums=sums))
+        weights = unit("weights_unit", LoadUnit(**load, pass_step=self._tile_n))
+        activations = unit("activations_unit", LoadUnit(**load, pass_step=self._tile_m))
+        parameters = unit("parameter_unit", ParameterUnit(**bus, **self._nest, buffer=_PARAMETER_BUFFER))
+        psums = unit(
+            "psum_loader",
+            PsumLoader(
+                **self._stored,
+                buffer=self._load_buffer,
+                sums=self._sums,
+                words=self._tile_m * self._tile_n // self._sums,
+            ),
+        )
+        store = unit("store_unit", StoreUnit(**self._stored, sums=self._sums))
         core = unit("core", Core(**self._core))
 
         m.d.comb += [
@@ -110,7 +123,7 @@ class Accelerator(wiring.Component):
         # Of weights and activations, what the array has fewer tiles of goes first.
         eager = {"weights": core.weights_eager, "activations": core.activations_eager}
         for i, (name, reader) in enumerate(
-            zip(_READERS, (descriptor, weights, activations, bias), strict=True)
+            zip(_READERS, (descriptor, weights, activations, parameters, psums), strict=True)
         ):
             wiring.connect(m, reader.requests, getattr(arbiter, f"requests_{i}"))
             m.d.comb += [
@@ -119,49 +132,88 @@ class Accelerator(wiring.Component):
             ]
         wiring.connect(m, weights.beats, core.weights)
         wiring.connect(m, activations.beats, core.activations)
-        wiring.connect(m, bias.biases, core.biases)
+        wiring.connect(m, parameters.biases, core.biases)
+        wiring.connect(m, parameters.exponents, core.exponents)
+        wiring.connect(m, psums.fills, core.fills)
         wiring.connect(m, core.results, store.results)
         wiring.connect(m, store.jobs, writer.jobs)
         wiring.connect(m, store.beats, writer.beats)
 
-        self._distribute_layer(m, sequencer, descriptor, core, weights, activations, bias, store)
+        self._distribute_layer(m, sequencer, descriptor, core, weights, activations)
+        self._distribute_nest(m, sequencer, descriptor, parameters, psums, store)
+        m.d.comb += psums.psum_written.eq(writer.psum_written)
         self._sequence(m, registers, sequencer, arbiter, writer, descriptor, core, store)
         m.d.comb += sequencer.unit_error.eq(
-            self._first_error(m, descriptor, weights, activations, bias, writer)
+            self._first_error(m, descriptor, weights, activations, parameters, psums, writer, core)
         )
         self._count(m, platform, registers, sequencer, arbiter, writer, core, weights, activations)
         return m
 
-    def _distribute_layer(self, m, sequencer, descriptor, core, weights, activations, bias, store):
-        """The descriptor's fields to the units; constant while a layer runs."""
+    def _distribute_layer(self, m, sequencer, descriptor, core, weights, activations):
+        """The descriptor's fields to the core and to what loads tensors; constant while a layer runs."""
         d, layer = descriptor.descriptor, core.layers.p
-        fields = ("m", "n", "k", "weight_slices", "lo_bits", "frequent",
-                  "weights_resident", "activations_resident")  # fmt: skip
+        fields = ("weight_slices", "lo_bits", "frequent", "weights_resident", "activations_resident",
+                  "blocks_share", "activations_span", "psum_group", "psums_resident")  # fmt: skip
         m.d.comb += [layer[name].eq(d[name]) for name in fields]
+        self._set_loops(m, d, layer.loops)
         # A number of slices that the core's field has no room for must not become a legal one.
         beyond = d.weight_slices[len(layer.weight_slices) :]
         if len(beyond):
             m.d.comb += layer.weight_slices.eq(Mux(beyond.any(), 0, d.weight_slices))
+
+        # How often an operand that does not stay on chip is read (`LoadUnit`): weights for each column of tiles,
+        # activations for each row; what stays over those of a block, for each block.
+        output, weight, inputs = (Signal(name=name) for name in ("output", "weight", "inputs"))
         m.d.comb += [
-            descriptor.start.eq(sequencer.fetch),
-            descriptor.address.eq(sequencer.descriptor_address),
+            output.eq(d.dataflow == Dataflow.OUTPUT_STATIONARY.value),
+            weight.eq(d.dataflow == Dataflow.WEIGHT_STATIONARY.value),
+            inputs.eq(d.dataflow == Dataflow.INPUT_STATIONARY.value),
+            weights.passes.eq(Mux(d.weights_resident, 1, d.n)),
+            weights.rounds.eq(Mux(weight & ~d.blocks_share, d.n, 1)),
+            weights.block.eq(d.block),
+            weights.stride.eq(0),
+            activations.passes.eq(Mux(d.activations_resident | output, 1, d.m)),
+            # Output stationary, a pass goes over all activations, which may be several regions.
+            activations.rounds.eq(
+                Mux(output, Mux(d.activations_resident, 1, d.m), Mux(inputs & ~d.blocks_share, d.m, 1))
+            ),
+            activations.block.eq(Mux(output, 1, d.block)),
+            activations.stride.eq(d.activations_stride),
             weights.start.eq(sequencer.run),
             weights.address.eq(Cat(d.weights_address, d.weights_address_high)),
             weights.length.eq(d.weights_length),
-            weights.regions.eq(d.m),
-            weights.passes.eq(Mux(d.weights_resident, 1, d.n)),
             activations.start.eq(sequencer.run),
             activations.address.eq(Cat(d.activations_address, d.activations_address_high)),
             activations.length.eq(d.activations_length),
-            activations.regions.eq(1),
-            activations.passes.eq(Mux(d.activations_resident, 1, d.m)),
-            bias.start.eq(sequencer.run),
-            bias.address.eq(Cat(d.bias_address, d.bias_address_high)),
-            bias.count.eq(d.m),
-            store.start.eq(sequencer.run),
+            descriptor.start.eq(sequencer.fetch),
+            descriptor.address.eq(sequencer.descriptor_address),
+        ]
+
+    def _set_loops(self, m, d, loops):
+        """The descriptor's loops."""
+        m.d.comb += loops.dataflow.as_value().eq(d.dataflow)
+        names = {"m": "m", "n": "n", "k": "k", "block": "block", "chunk": "k_chunk", "k_tile": "k_tile"}
+        m.d.comb += [loops[name].eq(d[field]) for name, field in names.items()]
+
+    def _distribute_nest(self, m, sequencer, descriptor, parameters, psums, store):
+        """The descriptor's fields to what walks the loops around the core."""
+        d = descriptor.descriptor
+        for unit in (parameters, psums, store):
+            self._set_loops(m, d, unit.loops)
+            m.d.comb += unit.start.eq(sequencer.run)
+        for unit in (psums, store):
+            m.d.comb += [
+                unit.psum_group.eq(d.psum_group),
+                unit.psums_resident.eq(d.psums_resident),
+                unit.psum_address.eq(Cat(d.psum_address, d.psum_address_high)),
+            ]
+        m.d.comb += [
+            parameters.address.eq(Cat(d.parameters_address, d.parameters_address_high)),
+            parameters.exponent_words.eq(d.exponent_words),
+            parameters.has_table.eq(0),
+            parameters.has_scales.eq(0),
+            store.results_stored.eq(1),
             store.address.eq(Cat(d.output_address, d.output_address_high)),
-            store.m.eq(d.m),
-            store.n.eq(d.n),
             store.stride.eq(d.output_stride),
         ]
 
@@ -202,17 +254,32 @@ class Accelerator(wiring.Component):
             | (registers.interrupt_pending_layer & registers.interrupt_enable_layer)
         )
 
-    def _first_error(self, m, descriptor, weights, activations, bias, writer):
+    def _first_error(self, m, descriptor, weights, activations, parameters, psums, writer, core):
         """The error of a unit around the core; the bus's before what may follow from it."""
         error = Signal(ErrorCode)
+        # Regions and images must end together, while the core runs: two cycles after a load unit's last beat the
+        # core must have all it needs, and nothing may come when it has.
+        unmatched = []
+        for loader, complete in (
+            (weights, core.weights_complete), (activations, core.activations_complete)
+        ):  # fmt: skip
+            ended, wrong = Signal(2), Signal()
+            m.d.sync += [
+                ended.eq(Cat(loader.ended, ended)),
+                wrong.eq(
+                    ~core.status.valid & Mux(complete, loader.beats.valid, loader.ended & ended.all())
+                ),
+            ]
+            unmatched.append(wrong)
         flags = (
             (descriptor.failed, ErrorCode.DESCRIPTOR_READ),
             (weights.failed, ErrorCode.WEIGHTS_READ),
             (activations.failed, ErrorCode.ACTIVATIONS_READ),
-            (bias.failed, ErrorCode.BIAS_READ),
+            (parameters.failed, ErrorCode.PARAMETERS_READ),
+            (psums.failed, ErrorCode.PSUMS_READ),
             (writer.failed, ErrorCode.OUTPUT_WRITE),
-            (weights.bad_length, ErrorCode.WEIGHT_LENGTH),
-            (activations.bad_length, ErrorCode.ACTIVATION_LENGTH),
+            (weights.bad_length | unmatched[0], ErrorCode.WEIGHT_LENGTH),
+            (activations.bad_length | unmatched[1], ErrorCode.ACTIVATION_LENGTH),
         )
         for flag, code in reversed(flags):
             with m.If(flag):

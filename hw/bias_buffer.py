@@ -37,7 +37,7 @@ class BiasBuffer(wiring.Component):
         self.parameters = {"tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits}
         super().__init__(
             {
-                "loops": In(nest_layout(self.parameters["k_bits"])),
+                "loops": In(nest_layout()),
                 "biases": In(stream.Signature(bias_layout())),
                 "row": In(range(tile_m)),
                 "bias": Out(32),

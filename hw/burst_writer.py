@@ -29,6 +29,7 @@ class BurstWriter(wiring.Component):
     idle : out; nothing on offer, no answer owed, no job. ``owed`` : out; the bus owes an answer or has not
         accepted an address or a beat. ``moves`` : out; it accepted something or answered.
     failed : out; high, until ``drop``, after an answer with an error or a job past the address space.
+    psum_written : out; high for a cycle when a job that ``is_psum`` has its last answer.
     beat, words : out; a beat was accepted, with as many words: for the counters.
 
     Latency: 2 cycles from job to address, 1 from beat to bus. Throughput: a beat a cycle.
@@ -51,6 +52,7 @@ class BurstWriter(wiring.Component):
                 "owed": Out(1),
                 "moves": Out(1),
                 "failed": Out(1),
+                "psum_written": Out(1),
                 "beat": Out(1),
                 "words": Out(range(bus_bits // 32 + 1)),
             }
@@ -84,6 +86,14 @@ class BurstWriter(wiring.Component):
             bursts.i.payload.eq(count - 1),
             bursts.i.valid.eq(issues),
         ]
+        is_psum = Signal()  # the job is one
+        # What each answer owed stands for: the end of a job of partial sums?
+        m.submodules.owed_psums = owed_psums = StreamFIFO(1, depth=p["in_flight"])
+        m.d.comb += [
+            owed_psums.i.payload.eq(is_psum & (left == count)),
+            owed_psums.i.valid.eq(issues),
+            owed_psums.o.ready.eq(answered),
+        ]
         with m.If(self.m_axi_awready):
             m.d.sync += self.m_axi_awvalid.eq(0)
         with m.If(issues):
@@ -97,7 +107,8 @@ class BurstWriter(wiring.Component):
             ]
         with m.If(self.jobs.valid & self.jobs.ready):
             m.d.sync += [
-                active.eq(1), beat.eq(self.jobs.p.address >> self._shift), left.eq(self.jobs.p.beats)
+                active.eq(1), beat.eq(self.jobs.p.address >> self._shift), left.eq(self.jobs.p.beats),
+                is_psum.eq(self.jobs.p.is_psum),
             ]  # fmt: skip
         with m.If(self.drop):
             m.d.sync += active.eq(0)
@@ -106,7 +117,10 @@ class BurstWriter(wiring.Component):
 
         m.d.sync += self.m_axi_bready.eq(1)
         m.d.comb += answered.eq(self.m_axi_bvalid & self.m_axi_bready)
-        m.d.sync += open_bursts.eq(open_bursts + issues - answered)
+        m.d.sync += [
+            open_bursts.eq(open_bursts + issues - answered),
+            self.psum_written.eq(answered & owed_psums.o.payload),
+        ]
         with m.If((answered & (self.m_axi_bresp != OKAY)) | past_space):
             m.d.sync += self.failed.eq(1)
         with m.If(self.drop):

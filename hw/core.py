@@ -6,16 +6,20 @@ from amaranth import ClockDomain, ClockSignal, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.array import Array
 from sliceforge.hw.hierarchy import place
 from sliceforge.hw.operator import Operator
 from sliceforge.hw.payloads import (
+    PSUM_BANKS,
     beat_layout,
     bias_layout,
     layer_layout,
+    psum_fill_layout,
     result_layout,
     status_layout,
+    word_layout,
 )
 
 __all__ = ["Core"]
@@ -36,8 +40,12 @@ class Core(wiring.Component):
     -------
     layers : stream in; a descriptor. Taken when the layer before is closed.
     weights, activations : stream in; beats of tile images.
-    biases : stream in; folded biases, one for each row of the layer.
-    results : stream out; the results, tile by tile, row by row; ``last`` on the layer's last beat.
+    biases : stream in; folded biases, in the order of the `BiasBuffer`. exponents : stream in; of the
+        `StepExponents`, if ``psum_group`` is not 0.
+    fills : stream in; partial sums that come back from memory.
+    results : stream out; the results, tile by tile, row by row, ``last`` on the layer's last beat; in between, partial
+        sums for memory.
+    weights_complete, activations_complete : out; all images of the layer are loaded.
     weights_eager, activations_eager : out; the `Array`'s: which operand is wanted first.
     products : out; outer products that were issued two cycles before.
     status : stream out; error code and counters. Offered when the last result was taken or the layer
@@ -56,13 +64,20 @@ class Core(wiring.Component):
         self.parameters = self._array
         beats = stream.Signature(beat_layout(array["weight_layout"].granule_bits, array["load_ways"]))
         sums = array["vector"] * array["result_lanes"]
+        tile_m, tile_n = array["pea_count"] * array["vector"], array["lanes"] * array["vector"]
+        self._tile_n = tile_n
+        self._tile_m = tile_m
         super().__init__(
             {
                 "layers": In(stream.Signature(layer_layout(array["weight_slices"]))),
                 "weights": In(beats),
                 "activations": In(beats),
                 "biases": In(stream.Signature(bias_layout())),
+                "exponents": In(stream.Signature(word_layout())),
+                "fills": In(stream.Signature(psum_fill_layout(sums, tile_m * tile_n // sums))),
                 "results": Out(stream.Signature(result_layout(sums))),
+                "weights_complete": Out(1),
+                "activations_complete": Out(1),
                 "status": Out(stream.Signature(status_layout())),
                 "weights_eager": Out(1),
                 "activations_eager": Out(1),
@@ -93,6 +108,8 @@ class Core(wiring.Component):
             (self.weights, array.weights),
             (self.activations, array.activations),
             (self.biases, array.biases),
+            (self.exponents, array.exponents),
+            (self.fills, array.fills),
         ):
             m.d.comb += [
                 inner.payload.eq(outer.payload),
@@ -106,6 +123,8 @@ class Core(wiring.Component):
             array.run.eq(running),
             self.weights_eager.eq(array.weights_eager),
             self.activations_eager.eq(array.activations_eager),
+            self.weights_complete.eq(array.weights_complete & running),
+            self.activations_complete.eq(array.activations_complete & running),
             self.products.eq(Mux(running, array.products, 0)),
         ]
         with m.FSM(name="state") as state:
@@ -138,14 +157,40 @@ class Core(wiring.Component):
         return m
 
     def _check(self, m, layer, illegal):
+        loops = layer.loops
+        weight, inputs = (
+            loops.dataflow == flow for flow in (Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY)
+        )
+        tile_k = self._array["weight_layout"].tile_k
+        # The stationary operand is read from memory once for all of a block's tiles, or, if there is one block, again
+        # and again.
+        stays = Mux(weight, layer.weights_resident, layer.activations_resident)
+        blocks = Mux(weight, loops.block * self._tile_n < loops.n, loops.block * self._tile_m < loops.m)
+        in_parts = ~layer.activations_span.all()  # several regions between two passes
         checks = [
-            ((layer.m == 0) | (layer.n == 0) | (layer.k == 0) | (layer.k > self._max_k), "ILLEGAL_SHAPE"),
+            ((loops.m == 0) | (loops.n == 0) | (loops.k == 0) | (loops.k > self._max_k), "ILLEGAL_SHAPE"),
             (
                 (layer.weight_slices == 0) | (layer.weight_slices > self._array["weight_slices"]),
                 "ILLEGAL_WEIGHT_SLICES",
             ),
             ((layer.lo_bits < 4) | (layer.lo_bits > 6), "ILLEGAL_LO_BITS"),
             ((layer.frequent << layer.lo_bits) > 255, "ILLEGAL_FREQUENT"),
+            (
+                (loops.dataflow.as_value() > Dataflow.INPUT_STATIONARY.value)
+                | (loops.block == 0)
+                | (loops.chunk == 0)
+                | (loops.chunk > loops.k)
+                | (loops.k_tile == 0)
+                | (loops.k_tile > tile_k)
+                | (layer.activations_span == 0)
+                | (layer.psum_group > PSUM_BANKS),
+                "ILLEGAL_DATAFLOW",
+            ),
+            (
+                (weight | inputs)
+                & ((~stays & (blocks | layer.blocks_share)) | (~layer.activations_resident & in_parts)),
+                "ILLEGAL_REUSE",
+            ),
         ]
         for refused, code in reversed(checks):
             with m.If(refused):

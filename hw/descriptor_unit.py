@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.gen.errors import ErrorCode
-from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT
+from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT, PSUM_ALIGNMENT
 from sliceforge.hw.burst_reader import BurstReader
 from sliceforge.hw.payloads import index, read_answer_layout, read_request_layout
 
@@ -123,8 +123,9 @@ class DescriptorUnit(wiring.Component):
             "ILLEGAL_FORMAT": (d.format != DESCRIPTOR_FORMAT) | reserved,
             "ILLEGAL_WEIGHTS_ADDRESS": bad_address("weights", load_bits),
             "ILLEGAL_ACTIVATIONS_ADDRESS": bad_address("activations", load_bits),
-            "ILLEGAL_BIAS_ADDRESS": bad_address("bias", 2),
+            "ILLEGAL_PARAMETERS_ADDRESS": bad_address("parameters", 2),
             "ILLEGAL_OUTPUT_ADDRESS": bad_address("output", 2),
+            "ILLEGAL_PSUM_ADDRESS": bad_address("psum", (PSUM_ALIGNMENT - 1).bit_length()),
             "ILLEGAL_NEXT_ADDRESS": bad_address("next", descriptor_bits) | (next_here & ~d.next),
             "ILLEGAL_LENGTH": (d.weights_length < 2) | (d.activations_length < 2),
             "ILLEGAL_STRIDE": d.output_stride[:2].any() | (d.output_stride[2:] < d.n),

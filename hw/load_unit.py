@@ -22,35 +22,37 @@ __all__ = ["LoadUnit"]
 
 
 class LoadUnit(wiring.Component):
-    """Reads each region of memory as often as the loops say, one region after the other.
+    """Reads a chain of regions: each as often as ``passes`` says, and the chain as often as ``rounds`` says.
 
     A region is a header beat, then tile images (docs/memory-format.md). The header holds the length of the
-    next region; it is stripped, and ``last`` marks the end of each pass over a region.
+    next region, 0 in the last one; it is stripped, and ``last`` marks the end of each pass over a region.
 
     Parameters
     ----------
     bus_bits, address_bits, buffer : of the `BurstReader`.
     granule_bits, ways : of a load beat. Where a granule is wider than the bus, bus beats are put together.
-    region_step, pass_step : how many positions of ``regions`` and ``passes`` a region and a pass stand for.
+    pass_step : how many positions of ``passes`` and of ``rounds`` a tile stands for.
 
     Members
     -------
     start : in; a pulse. What follows is constant from then until reset.
     address, length : in; of the first region; in bytes, aligned to a load beat; in load beats.
-    regions, passes : in; there are ``ceil(regions / region_step)`` regions, each is read
-        ``ceil(passes / pass_step)`` times.
+    stride : in; bytes from a region's begin to the next one's; 0: they lie one behind the other.
+    passes : in; each region is read ``ceil(passes / pass_step)`` times.
+    rounds, block : in; the chain is walked ``ceil(rounds / (block * pass_step))`` times.
     requests, answer, failed : the reader's.
-    bad_length : out; high, until reset: a header's length is 0 or 1 before the last region, or not 0 there.
+    bad_length : out; high, until reset: a header's length is 1.
+    ended : out; high, until reset, when the last beat is handed over.
     beats : stream out; tile images.
 
     Latency: that of the `BurstReader`. Throughput: a bus beat a cycle; a pass costs a beat more.
     Flow control: valid/ready on ``beats``, credits towards memory. Reset: drops everything.
     """
 
-    def __init__(self, *, bus_bits, address_bits, buffer, granule_bits, ways, region_step, pass_step):
+    def __init__(self, *, bus_bits, address_bits, buffer, granule_bits, ways, pass_step):
         self.parameters = {
             "bus_bits": bus_bits, "address_bits": address_bits, "buffer": buffer,
-            "granule_bits": granule_bits, "ways": ways, "region_step": region_step, "pass_step": pass_step,
+            "granule_bits": granule_bits, "ways": ways, "pass_step": pass_step,
         }  # fmt: skip
         self._beat_bits = granule_bits * ways
         super().__init__(
@@ -58,12 +60,15 @@ class LoadUnit(wiring.Component):
                 "start": In(1),
                 "address": In(address_bits),
                 "length": In(LENGTH_BITS),
-                "regions": In(DIM_BITS),
+                "stride": In(32),
                 "passes": In(DIM_BITS),
+                "rounds": In(DIM_BITS),
+                "block": In(DIM_BITS),
                 "requests": Out(stream.Signature(read_request_layout(address_bits))),
                 "answer": In(read_answer_layout(bus_bits)),
                 "failed": Out(1),
                 "bad_length": Out(1),
+                "ended": Out(1),
                 "beats": Out(stream.Signature(beat_layout(granule_bits, ways))),
             }
         )
@@ -77,26 +82,34 @@ class LoadUnit(wiring.Component):
             bus_bits=p["bus_bits"], address_bits=p["address_bits"], buffer=p["buffer"], burst=p["buffer"] // 4
         )
         m.submodules.reader = place(platform, reader, "load_reader")
-        m.submodules.region_loop = regions = LoopCounter(width=DIM_BITS, step=p["region_step"])
-        m.submodules.pass_loop = passes = LoopCounter(width=DIM_BITS, step=p["pass_step"])
-        m.submodules.arriving_loop = arriving = LoopCounter(width=DIM_BITS, step=p["pass_step"])
+        most_step = ((1 << DIM_BITS) - 1) * p["pass_step"]
+        m.submodules.pass_loop = passes = LoopCounter(width=DIM_BITS, most=p["pass_step"])
+        m.submodules.round_loop = rounds = LoopCounter(width=DIM_BITS, most=most_step)
+        m.submodules.arriving_loop = arriving = LoopCounter(width=DIM_BITS, most=p["pass_step"])
         wiring.connect(m, reader.requests, wiring.flipped(self.requests))
 
         # Jobs: a pass over a region each.
         address, length = Signal(p["address_bits"] + 1), Signal.like(self.length)
+        behind = Signal.like(address)
         following, known = Signal.like(self.length), Signal()  # length of the next region
-        asked = Signal()
+        asked, walked = Signal(), Signal()
         m.d.comb += [
             reader.answer.eq(self.answer),
             self.failed.eq(reader.failed),
             reader.jobs.p.address.eq(address),
             reader.jobs.p.beats.eq(length << (parts - 1).bit_length()),
             asked.eq(reader.jobs.valid & reader.jobs.ready),
-            regions.total.eq(self.regions),
             passes.total.eq(self.passes),
             arriving.total.eq(self.passes),
             passes.next.eq(asked),
+            rounds.total.eq(self.rounds),
+            rounds.step.eq(self.block * p["pass_step"]),
+            rounds.next.eq(walked),
+            behind.eq(
+                address + Mux(self.stride == 0, length << (self._beat_bits // 8 - 1).bit_length(), self.stride)
+            ),
         ]
+        waits_for_last = Signal()
         with m.FSM(name="state"):
             with m.State("IDLE"):
                 m.d.sync += [address.eq(self.address), length.eq(self.length)]
@@ -106,15 +119,17 @@ class LoadUnit(wiring.Component):
                 m.d.comb += reader.jobs.valid.eq(1)
                 with m.If(asked & passes.last):
                     m.next = "NEXT"
-            with m.State("NEXT"):  # stays here after the last region
-                with m.If(known & (following > 1) & ~regions.last):
-                    m.d.comb += regions.next.eq(1)
-                    m.d.sync += [
-                        known.eq(0),
-                        length.eq(following),
-                        address.eq(address + (length << (self._beat_bits // 8 - 1).bit_length())),
-                    ]
+            with m.State("NEXT"):
+                with m.If(known & (following != 1)):
+                    m.d.sync += [known.eq(0), length.eq(following), address.eq(behind)]
                     m.next = "ASK"
+                    with m.If(following == 0):
+                        m.d.comb += walked.eq(1)
+                        m.d.sync += [length.eq(self.length), address.eq(self.address)]
+                        with m.If(rounds.last):
+                            m.next = "LAST"
+            with m.State("LAST"):  # all is asked for
+                m.d.comb += waits_for_last.eq(1)
 
         # Beats: put together, the first of each pass taken out.
         whole, last = self._assemble(m, reader.beats, parts)
@@ -126,12 +141,16 @@ class LoadUnit(wiring.Component):
             whole.ready.eq(self.beats.ready | is_header),
             arriving.next.eq(whole.valid & whole.ready & last),
         ]
+        to_come = Signal(3)  # passes asked for that have not arrived
+        m.d.sync += to_come.eq(to_come + asked - arriving.next)
         with m.If(whole.valid & whole.ready):
             m.d.sync += is_header.eq(last)
             with m.If(is_header & arriving.first):
                 m.d.sync += [following.eq(whole.p.data[:LENGTH_BITS]), known.eq(1)]
+        with m.If(waits_for_last & (to_come == 0)):
+            m.d.sync += self.ended.eq(1)
         # The loop cannot leave a region before that region's header is here.
-        with m.If(known & Mux(regions.last, following != 0, following < 2)):
+        with m.If(known & (following == 1)):
             m.d.sync += self.bad_length.eq(1)
         return m
 

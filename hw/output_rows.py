@@ -1,80 +1,125 @@
-"""Output rows: where in memory each row of each output tile goes."""
+"""Output rows: where in memory each row of each output tile goes, and each tile of partial sums."""
 
-from amaranth import Module, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sliceforge.hw.loop_counter import LoopCounter
-from sliceforge.hw.payloads import DIM_BITS, output_row_layout
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.hw.payloads import nest_layout, output_row_layout
+from sliceforge.hw.psum_nest import PsumNest
 
 __all__ = ["OutputRows"]
 
 
 class OutputRows(wiring.Component):
-    """For each row of tiles, each column of tiles, each row of the tile: ``address`` and ``columns``.
+    """For each tile that leaves the array, in the order of the layer's dataflow: its rows, if its sums are
+    results; else, if partial sums are stored in memory, one span with all of them.
 
-    ``Y[i, j]`` lies at ``address + i * stride + 4 * j``.
+    ``Y[i, j]`` lies at ``address + i * stride + 4 * j``; partial sums as the `PsumNest` says.
 
     Parameters
     ----------
-    address_bits : of the bus. ``tile_m``, ``tile_n`` : rows and columns of an output tile.
+    As of the `PsumNest`.
 
     Members
     -------
     start : in; a pulse. What follows is constant from then until reset.
-    m, n : in; shape of Y. ``address``, ``stride`` : in; of Y, in bytes.
-    rows : stream out; valid until the last row of the layer is taken.
+    loops, psum_group, psum_address : in; of the `PsumNest`. ``psums_resident`` : in; they are not stored.
+    results_stored : in; results are stored as rows of 32 bits; else their tiles are left out.
+    address, stride : in; of Y, in bytes.
+    rows : stream out; valid until the last one of the layer is taken, but for tiles without any.
 
-    Latency: 1 cycle. Throughput: a row a cycle. Tested range: M and N of 1 to 4 tiles.
+    Latency: 1 cycle; a cycle for each tile without rows. Throughput: a row a cycle.
     """
 
-    def __init__(self, *, address_bits, tile_m, tile_n):
-        self.parameters = {"address_bits": address_bits, "tile_m": tile_m, "tile_n": tile_n}
+    def __init__(self, **nest):
+        self.parameters = nest
+        self._nest = PsumNest(**nest)
+        self._address_bits = nest["address_bits"]
+        most_words = max(nest["tile_n"], nest["full_words"], nest["narrow_words"])
         super().__init__(
             {
                 "start": In(1),
-                "m": In(DIM_BITS),
-                "n": In(DIM_BITS),
-                "address": In(address_bits),
+                "loops": In(nest_layout()),
+                "psum_group": In(3),
+                "psum_address": In(self._address_bits),
+                "psums_resident": In(1),
+                "results_stored": In(1),
+                "address": In(self._address_bits),
                 "stride": In(32),
-                "rows": Out(stream.Signature(output_row_layout(address_bits, tile_n))),
+                "rows": Out(stream.Signature(output_row_layout(self._address_bits, most_words))),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         p = self.parameters
-        m.submodules.tile_row_loop = tile_rows = LoopCounter(width=DIM_BITS, step=p["tile_m"])
-        m.submodules.tile_column_loop = tile_columns = LoopCounter(width=DIM_BITS, step=p["tile_n"])
+        m.submodules.nest = nest = self._nest
+        running, stored, taken = Signal(), Signal(), Signal()
         row = Signal(range(p["tile_m"]))  # of the tile
-        # Addresses have a bit more than the bus: every step is less than the space, so none is jumped over.
-        tile_row = Signal(p["address_bits"] + 1)  # of the tile's first row, column 0
-        here = Signal.like(tile_row)  # of this row, column 0
-        column = Signal(p["address_bits"] + 1)  # bytes before the tile's first column
-        below = Signal.like(here)
-        taken, row_ends = Signal(), Signal()
+        row_ends = Signal()
         m.d.comb += [
-            tile_rows.total.eq(self.m),
-            tile_columns.total.eq(self.n),
-            taken.eq(self.rows.valid & self.rows.ready),
-            row_ends.eq(row + 1 == tile_rows.length),
-            tile_columns.next.eq(taken & row_ends),
-            tile_rows.next.eq(tile_columns.next & tile_columns.last),
-            self.rows.p.address.eq(here + column),
-            self.rows.p.columns.eq(tile_columns.length),
-            self.rows.p.first_of_tile.eq(row == 0),
-            below.eq(here + self.stride),
+            nest.loops.eq(self.loops),
+            nest.psum_group.eq(self.psum_group),
+            nest.psum_address.eq(self.psum_address),
+            stored.eq(Mux(nest.keeps, ~self.psums_resident, self.results_stored)),
+            self.rows.valid.eq(running & stored),
+            taken.eq(running & (self.rows.ready | ~stored)),
+            row_ends.eq(nest.keeps | ~stored | (row + 1 == nest.rows.length)),
+            nest.next.eq(taken & row_ends),
         ]
         with m.If(taken):
-            m.d.sync += [row.eq(row + 1), here.eq(below)]
+            m.d.sync += row.eq(Mux(row_ends, 0, row + 1))
+        with m.If(nest.next & nest.ends):
+            m.d.sync += running.eq(0)
+        with m.If(self.start):
+            m.d.sync += running.eq(1)
+        here, column = self._walk(m, nest, taken & ~nest.keeps, row_ends)
+        psum_words = Mux(self.psum_group == 0, p["full_words"], p["narrow_words"])
+        m.d.comb += [
+            self.rows.p.address.eq(Mux(nest.keeps, nest.stored_address, here + column)),
+            self.rows.p.words.eq(Mux(nest.keeps, psum_words, nest.columns.length)),
+            self.rows.p.first_of_tile.eq(row == 0),
+            self.rows.p.is_psum.eq(nest.keeps),
+        ]
+        return m
+
+    def _walk(self, m, nest, taken, row_ends):
+        """Address of the row, column 0, and bytes before the tile's first column; ``taken``: a row of results."""
+        # Addresses have a bit more than the bus: every step is less than the space, so none is jumped over.
+        here = Signal(self._address_bits + 1)
+        tile_row, block_row = Signal.like(here), Signal.like(here)  # rows where the tile and the block begin
+        column, block_column = Signal.like(here), Signal.like(here)
+        below, beside = Signal.like(here), Signal.like(here)
+        weight, inputs = Signal(), Signal()
+        following = Signal.like(here)  # row of tiles
+        m.d.comb += [
+            weight.eq(self.loops.dataflow == Dataflow.WEIGHT_STATIONARY),
+            inputs.eq(self.loops.dataflow == Dataflow.INPUT_STATIONARY),
+            below.eq(here + self.stride),
+            beside.eq(column + 4 * self.parameters["tile_n"]),
+            following.eq(tile_row),
+        ]
+        # The inner loop is that over rows of tiles if input stationary, else that over columns of tiles.
+        with m.If(inputs):
+            m.d.comb += following.eq(Mux(nest.rows.last & ~nest.columns.last, block_row, below))
+        with m.Elif(nest.columns.last):
+            m.d.comb += following.eq(Mux(weight & nest.rows.last, self.address, below))
+        with m.If(taken):
+            m.d.sync += here.eq(below)
             with m.If(row_ends):
-                m.d.sync += [row.eq(0), here.eq(tile_row), column.eq(column + 4 * p["tile_n"])]
-                with m.If(tile_columns.last):
-                    m.d.sync += [here.eq(below), tile_row.eq(below), column.eq(0)]
-                    with m.If(tile_rows.last):
-                        m.d.sync += self.rows.valid.eq(0)
+                m.d.sync += [here.eq(following), tile_row.eq(following)]
+                with m.If(inputs):
+                    with m.If(nest.rows.last):
+                        m.d.sync += column.eq(Mux(nest.columns.last, 0, beside))
+                with m.Else():
+                    m.d.sync += column.eq(Mux(nest.columns.last, block_column, beside))
+                with m.If(nest.block_ends):
+                    m.d.sync += block_row.eq(following)
+                    with m.If(weight):
+                        m.d.sync += [column.eq(beside), block_column.eq(beside)]
         with m.If(self.start):
             m.d.sync += [
-                here.eq(self.address), tile_row.eq(self.address), column.eq(0), self.rows.valid.eq(1)
+                here.eq(self.address), tile_row.eq(self.address), block_row.eq(self.address)
             ]  # fmt: skip
-        return m
+        return here, column

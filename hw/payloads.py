@@ -31,16 +31,19 @@ COUNTER_BITS = 40
 """Width of the counters in a layer's status: at least an hour at 300 MHz."""
 
 
-def nest_layout(k_bits):
-    """What the `TileNest` of a layer needs to know; ``block`` is in tiles, the rest in positions."""
+def nest_layout():
+    """What the `TileNest` of a layer needs to know; ``block`` is in tiles, the rest in positions.
+
+    A K-chunk is at most K.
+    """
     return data.StructLayout(
         {
             "m": DIM_BITS,
             "n": DIM_BITS,
-            "k": k_bits,
+            "k": DIM_BITS,
             "dataflow": Dataflow,
             "block": DIM_BITS,
-            "chunk": k_bits,
+            "chunk": DIM_BITS,
             "k_tile": K_TILE_BITS,
         }
     )
@@ -50,7 +53,7 @@ def layer_layout(weight_slices):
     """Layer descriptor: ``Y = W @ (x_hat - zp) + bias``, with zp folded into the bias by the host."""
     return data.StructLayout(
         {
-            "loops": nest_layout(DIM_BITS),
+            "loops": nest_layout(),
             "weight_slices": range(weight_slices + 2),  # one code more than legal, so that it can be refused
             "lo_bits": 3,
             "frequent": 4,

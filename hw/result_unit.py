@@ -143,8 +143,9 @@ class ResultUnit(wiring.Component):
             memory.chunk_ends.eq(tile.chunk_ends),
             memory.used.eq(engine.group.adds.any()),
         ]
-        room = self._send(m, engine, memory, issues, tile_ends, moving)
-        self._walk(m, engine, memory, state.ongoing("RUN") & room, issues, tile_ends)
+        room = Signal(range(self.LATENCY + 3), init=self.LATENCY + 2)  # places that no address has claimed
+        beat = self._walk(m, engine, memory, state.ongoing("RUN") & (room != 0), issues, tile_ends)
+        self._send(m, engine, memory, issues, beat, moving, room)
         return m
 
     def _choose(self, m, group, steps, memory):
@@ -177,8 +178,7 @@ class ResultUnit(wiring.Component):
         columns = Signal(range(p["lanes"] * p["vector"] + 1))  # before this beat
         left = Signal.like(columns)
         base = Signal.like(self.address)
-        self._row_ends = row_ends = Signal()
-        self._count = count = Signal(range(self._sums + 1))
+        row_ends, count = Signal(), Signal(range(self._sums + 1))
         m.d.comb += [
             left.eq(Mux(tile.last_chunk, tile.columns, p["lanes"] * p["vector"]) - columns),
             row_ends.eq(left <= self._sums),
@@ -218,28 +218,21 @@ class ResultUnit(wiring.Component):
             m.d.sync += later.eq(bias_row)
             bias_row = later
         m.d.comb += [self.bias_row.eq(bias_row), engine.bias.eq(Mux(tile.last_chunk, self.bias, 0))]
+        return Cat(row_ends, tile_ends, count)
 
-    def _send(self, m, engine, memory, issues, tile_ends, moving):
-        """Behind the engine: into the memory, or the output FIFO. Returns a flag: it has room for a beat more."""
-        tile, depth = self.tiles.p, self.LATENCY + 2
-        m.submodules.fifo = fifo = StreamFIFO(self._result, depth=depth)
+    def _send(self, m, engine, memory, issues, beat, moving, room):
+        """Behind the engine: into the memory, or the output FIFO with ``room``. ``beat`` goes with the sums."""
+        tile = self.tiles.p
+        m.submodules.fifo = fifo = StreamFIFO(self._result, depth=self.LATENCY + 2)
         wiring.connect(m, fifo.o, wiring.flipped(self.results))
-        room = Signal(range(depth + 1), init=depth)  # places that no address has claimed
         emits, is_psum = Signal(), Signal()
         m.d.comb += [is_psum.eq(~tile.last_chunk), emits.eq(tile.last_chunk | ~self.psums_resident)]
         m.d.sync += room.eq(room - (issues & emits) + (fifo.o.valid & fifo.o.ready))
-
-        # What goes with the sums through the pipeline.
-        ends = [(Signal(name=f"row_ends_{i}"), Signal(name=f"tile_ends_{i}")) for i in range(self.LATENCY)]
-        counts = [Signal.like(self._count, name=f"count_{i}") for i in range(self.LATENCY)]
-        previous = (self._row_ends, tile_ends, self._count)
-        for (row_ends_here, tile_ends_here), count in zip(ends, counts, strict=True):
-            m.d.sync += [
-                signal.eq(value)
-                for signal, value in zip((row_ends_here, tile_ends_here, count), previous, strict=True)
-            ]
-            previous = (row_ends_here, tile_ends_here, count)
-        row_ends, tile_done, count = previous
+        for i in range(self.LATENCY):
+            later = Signal(len(beat), name=f"beat_{i}")
+            m.d.sync += later.eq(beat)
+            beat = later
+        row_ends, tile_done, count = beat[0], beat[1], beat[2:]
 
         arrives = moving[-1]
         written = Signal.like(memory.write_word)
@@ -263,4 +256,3 @@ class ResultUnit(wiring.Component):
         ]
         with m.If(is_psum & ~engine.group.full):
             m.d.comb += result.sums.as_value()[: 8 * self._sums].eq(engine.narrow)
-        return room != 0

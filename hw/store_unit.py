@@ -1,36 +1,36 @@
-"""Store unit: lays results into beats of the bus, wherever in memory their row begins."""
+"""Store unit: lays results and partial sums into beats of the bus, wherever in memory their row begins."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.output_rows import OutputRows
-from sliceforge.hw.payloads import DIM_BITS, result_layout, write_beat_layout, write_job_layout
+from sliceforge.hw.payloads import result_layout, write_beat_layout, write_job_layout
 from sliceforge.hw.stream_fifo import StreamFIFO
 
-__all__ = ["StoreUnit", "most_row_beats"]
+__all__ = ["StoreUnit", "most_job_beats"]
 
 
-def most_row_beats(tile_n, bus_bits):
-    """Beats of the bus that a row of ``tile_n`` words touches at most."""
+def most_job_beats(tile_n, psum_words, bus_bits):
+    """Beats of the bus that a row of ``tile_n`` words touches at most, or a tile of partial sums takes."""
     words = bus_bits // 32
-    return (words - 1 + tile_n + words - 1) // words
+    return max((words - 1 + tile_n + words - 1) // words, -(-psum_words // words))
 
 
 class StoreUnit(wiring.Component):
-    """Turns the rows of output tiles into jobs and beats for the `BurstWriter`.
+    """Turns the rows of output tiles, and tiles of partial sums, into jobs and beats for the `BurstWriter`.
 
     A row's words are shifted to their place in a beat of the bus and collected until the beat is full or
-    the row ends; strobes mark the words that count.
+    the row ends; strobes mark the words that count. A tile of partial sums is one long row.
 
     Parameters
     ----------
-    bus_bits, address_bits : of the bus. ``tile_m``, ``tile_n`` : of `OutputRows`.
-    sums : words in a beat of results.
+    sums : words in a beat of results. The rest: of `OutputRows`.
 
     Members
     -------
-    start, m, n, address, stride : in; as of `OutputRows`.
+    start, loops, psum_group, psum_address, psums_resident, results_stored, address, stride : in; as of
+        `OutputRows`.
     results : stream in; rows of output tiles in order, each from ``last_of_row`` to the next.
     jobs, beats : stream out; a row each, and its beats. A tile's first job is offered when its first
         results are here: the bus is promised nothing that is not about to come.
@@ -41,22 +41,18 @@ class StoreUnit(wiring.Component):
     Flow control: valid/ready.
     """
 
-    def __init__(self, *, bus_bits, address_bits, tile_m, tile_n, sums):
-        self.parameters = {
-            "bus_bits": bus_bits, "address_bits": address_bits, "tile_m": tile_m, "tile_n": tile_n,
-            "sums": sums,
-        }  # fmt: skip
+    def __init__(self, *, sums, **rows):
+        self.parameters = {"sums": sums, **rows}
+        self._rows = OutputRows(**rows)
+        bus_bits, address_bits = rows["bus_bits"], rows["address_bits"]
+        most_beats = most_job_beats(rows["tile_n"], max(rows["full_words"], rows["narrow_words"]), bus_bits)
+        settings = self._rows.signature.members
+        self._settings = [name for name in settings if name != "rows"]
         super().__init__(
             {
-                "start": In(1),
-                "m": In(DIM_BITS),
-                "n": In(DIM_BITS),
-                "address": In(address_bits),
-                "stride": In(32),
+                **{name: settings[name] for name in self._settings},
                 "results": In(stream.Signature(result_layout(sums))),
-                "jobs": Out(
-                    stream.Signature(write_job_layout(address_bits, most_row_beats(tile_n, bus_bits)))
-                ),
+                "jobs": Out(stream.Signature(write_job_layout(address_bits, most_beats))),
                 "beats": Out(stream.Signature(write_beat_layout(bus_bits))),
                 "done": Out(1),
             }
@@ -67,10 +63,8 @@ class StoreUnit(wiring.Component):
         p = self.parameters
         words = p["bus_bits"] // 32
         word_bits = (words - 1).bit_length()
-        m.submodules.output_rows = output_rows = OutputRows(
-            address_bits=p["address_bits"], tile_m=p["tile_m"], tile_n=p["tile_n"]
-        )
-        for name in ("start", "m", "n", "address", "stride"):
+        m.submodules.output_rows = output_rows = self._rows
+        for name in self._settings:
             m.d.comb += getattr(output_rows, name).eq(getattr(self, name))
         rows = output_rows.rows
         offset = rows.p.address[2 : 2 + word_bits] if words > 1 else Signal()  # word of the row's first beat
@@ -101,7 +95,8 @@ class StoreUnit(wiring.Component):
             ),
             self.jobs.valid.eq(hands_over),
             self.jobs.p.address.eq(rows.p.address),
-            self.jobs.p.beats.eq((offset + rows.p.columns + (words - 1)) >> word_bits),
+            self.jobs.p.is_psum.eq(rows.p.is_psum),
+            self.jobs.p.beats.eq((offset + rows.p.words + (words - 1)) >> word_bits),
             rows.ready.eq(hands_over & self.jobs.ready),
             offsets.i.valid.eq(rows.ready),
             offsets.i.payload.eq(offset),

@@ -117,7 +117,7 @@ class TileController(wiring.Component):
         }  # fmt: skip
         super().__init__(
             {
-                "loops": In(nest_layout(k_bits)),
+                "loops": In(nest_layout()),
                 "weights_resident": In(1),
                 "activations_resident": In(1),
                 "blocks_share": In(1),

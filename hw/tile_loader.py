@@ -65,7 +65,7 @@ class TileLoader(wiring.Component):
         address_bits = (slots * layout.slot_granules - 1).bit_length()
         super().__init__(
             {
-                "loops": In(nest_layout(k_bits)),
+                "loops": In(nest_layout()),
                 "resident": In(1),
                 "blocks_share": In(1),
                 "span": In(DIM_BITS),

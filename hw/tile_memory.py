@@ -50,7 +50,7 @@ class TileMemory(wiring.Component):
         records = stream.Signature(record_layout(layout.vector, layout.dense))
         super().__init__(
             {
-                "loops": In(nest_layout(k_bits)),
+                "loops": In(nest_layout()),
                 "resident": In(1),
                 "blocks_share": In(1),
                 "span": In(DIM_BITS),

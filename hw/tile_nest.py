@@ -35,7 +35,7 @@ class TileNest(wiring.Component):
     loops : in; ``m``, ``n``, ``k``, ``dataflow``, ``block`` (tiles in a block), ``chunk``, ``k_tile``
         (positions along K in a chunk and in a k-tile); the layer, constant while the nest is walked.
     once_rows, once_columns, once_blocks : in; that loop has one iteration, of its first tile: for what is
-        loaded once and used again.
+        loaded once and used again. ``whole_chunks`` : in; a step of the nest is a tile, all of its k-tiles.
     next : in; go on with the next k-tile.
     rows, columns, chunks, positions, blocks : out; the loops at the present k-tile: ``length``, ``first``,
         ``last``.
@@ -48,10 +48,11 @@ class TileNest(wiring.Component):
         self.parameters = {"tile_m": tile_m, "tile_n": tile_n, "tile_k": tile_k, "k_bits": k_bits}
         super().__init__(
             {
-                "loops": In(nest_layout(k_bits)),
+                "loops": In(nest_layout()),
                 "once_rows": In(1),
                 "once_columns": In(1),
                 "once_blocks": In(1),
+                "whole_chunks": In(1),
                 "next": In(1),
                 "rows": _loop(tile_m),
                 "columns": _loop(tile_n),
@@ -100,7 +101,7 @@ class TileNest(wiring.Component):
             columns.total.eq(Mux(self.once_columns, 1, Mux(weight, blocks.length, layer.n))),
             chunks.total.eq(layer.k),
             chunks.step.eq(layer.chunk),
-            positions.total.eq(chunks.length),
+            positions.total.eq(Mux(self.whole_chunks, 1, chunks.length)),
             positions.step.eq(layer.k_tile),
         ]
         m.d.comb += [
@@ -130,7 +131,7 @@ class RowNest(wiring.Component):
         self.parameters = {"tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits}
         super().__init__(
             {
-                "loops": In(nest_layout(k_bits)),
+                "loops": In(nest_layout()),
                 "next": In(1),
                 "rows": _loop(tile_m),
                 "columns": _loop(tile_n),
