@@ -17,9 +17,8 @@ import numpy.typing as npt
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.verilog import block_verilog, core
-from sliceforge.hw.payloads import layer_layout, result_layout, status_layout
-from sliceforge.sim.layer_image import LayerImage
-from sliceforge.sim.schedule import Schedule
+from sliceforge.hw.payloads import layer_layout, nest_layout, result_layout, status_layout
+from sliceforge.sim.layer_image import LayerImage, descriptor_fields
 from sliceforge.sim.verilated import Progress, build_library, load_library
 
 __all__ = ["CoreRun", "build_core", "run_core"]
@@ -47,31 +46,26 @@ def run_core(image: LayerImage, *, progress: Progress | None = None) -> CoreRun:
 
     Raises RuntimeError if the core reports an error or stops answering.
     """
-    config, m, n = image.config, image.m, image.n
-    schedule = Schedule(config, m, image.k, n)
-    sums = config.vector * config.result_lanes
+    config, schedule = image.config, image.schedule
+    if not schedule.psums_resident:
+        raise ValueError("image must keep its partial sums on chip: the core alone has no memory")
+    sums = config.result_sums
     beats = sum(
         (rows.stop - rows.start) * -(-(columns.stop - columns.start) // sums)
         for rows, columns in schedule.output_tiles()
     )
     results = np.zeros((beats, _words(result_layout(sums).size)), np.uint32)
     status = np.zeros((1, _words(status_layout().size)), np.uint32)
+    bias = np.concatenate([image.bias[rows] for rows in schedule.parameter_rows()])
     with _Simulation(build_core(config)) as simulation:
         simulation.inputs(
             layers=_layer(image),
-            weights=_beats(
-                image.weights,
-                image.weights_length,
-                1 if image.weights_resident else schedule.columns,
-                config.load_beat_bytes,
-            ),
+            weights=_beats(image.weights, image.weights_length, schedule.weight_loads, config.load_beat_bytes),
             activations=_beats(
-                image.activations,
-                image.activations_length,
-                1 if image.activations_resident else schedule.rows,
-                config.load_beat_bytes,
+                image.activations, image.activations_length, schedule.activation_loads, config.load_beat_bytes
             ),
-            biases=image.bias.view(np.uint32).reshape(-1, 1),
+            biases=bias.view(np.uint32).reshape(-1, 1),
+            exponents=_exponents(image),
         )
         simulation.outputs(results=results, status=status)
         given = simulation.run(beats, progress)
@@ -80,7 +74,7 @@ def run_core(image: LayerImage, *, progress: Progress | None = None) -> CoreRun:
     if error is not ErrorCode.NONE or given != beats:
         raise RuntimeError(f"the core stopped with {error.name} after {given} of {beats} result beats")
 
-    output = np.empty((m, n), np.int64)
+    output = np.empty((schedule.m, schedule.n), np.int64)
     first = 0
     for rows, columns in schedule.output_tiles():
         shape = rows.stop - rows.start, columns.stop - columns.start
@@ -107,20 +101,36 @@ def _words(bits: int) -> int:
 def _layer(image: LayerImage) -> Words:
     """The payload of a layer's descriptor on stream ``layers``."""
     layout = layer_layout(image.config.weight_slices)
-    value = int(layout.const({name: int(getattr(image, name)) for name, _ in layout}).as_value().value)
+    fields = descriptor_fields(image)
+    loops = {name: fields[{"chunk": "K_CHUNK"}.get(name, name.upper())] for name, _ in nest_layout()}
+    loops["dataflow"] = image.schedule.dataflow
+    values = {name: fields[name.upper()] for name, _ in layout if name != "loops"}
+    value = int(layout.const({"loops": loops, **values}).as_value().value)
     words = _words(layout.size)
     return np.frombuffer(value.to_bytes(4 * words, "little"), np.uint32).reshape(1, words)
 
 
-def _beats(regions: npt.NDArray[np.uint8], length: int, passes: int, beat_bytes: int) -> Words:
-    """Payloads of a load stream: the beats of each region without its header, as often as it is passed over,
-    and ``last`` above them at the end of each pass.
+def _exponents(image: LayerImage) -> Words:
+    """Payloads of stream ``exponents``: words, and ``last`` above them."""
+    words = np.zeros((len(image.exponent_words), 2), np.uint32)
+    words[:, 0] = image.exponent_words
+    words[-1:, 1] = 1
+    return words
+
+
+def _beats(
+    regions: npt.NDArray[np.uint8], length: int, loads: tuple[int, int], beat_bytes: int
+) -> Words:
+    """Payloads of a load stream: the beats of each region without its header, ``loads`` = (rounds over all regions,
+    passes over each), and ``last`` above them at the end of each pass.
     """
     beats = regions.reshape(-1, beat_bytes)
+    rounds, passes = loads
     spans, first = [], 0
     while length:
         spans += [slice(first + 1, first + length)] * passes
         first, length = first + length, int.from_bytes(beats[first, :4].tobytes(), "little")
+    spans *= rounds
     payloads = np.zeros((sum(s.stop - s.start for s in spans), 4 * _words(8 * beat_bytes + 1)), np.uint8)
     end = 0
     for span in spans:
@@ -147,7 +157,7 @@ def _library(path: Path) -> ctypes.CDLL:
 class _Simulation:
     """One core in simulation; its streams by name, in the harness's order."""
 
-    INPUTS = ("layers", "weights", "activations", "biases")
+    INPUTS = ("layers", "weights", "activations", "biases", "exponents")
     OUTPUTS = ("results", "status")
 
     def __init__(self, path: Path) -> None:
@@ -178,7 +188,7 @@ class _Simulation:
         while not self._library.core_given(self._core, 1):
             quiet += self._library.core_run(self._core, _CHUNK)
             given = int(self._library.core_given(self._core, 0))
-            moved = given + sum(self._library.core_taken(self._core, i) for i in range(4))
+            moved = given + sum(self._library.core_taken(self._core, i) for i in range(len(self.INPUTS)))
             if moved != before:
                 quiet, before = 0, moved
             elif quiet > STALL_LIMIT:

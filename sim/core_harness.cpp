@@ -44,7 +44,7 @@ struct Output {
     uint64_t capacity = 0, count = 0;
 };
 
-enum { LAYERS, WEIGHTS, ACTIVATIONS, BIASES, INPUTS };
+enum { LAYERS, WEIGHTS, ACTIVATIONS, BIASES, EXPONENTS, INPUTS };
 enum { RESULTS, STATUS, OUTPUTS };
 
 struct Core {
@@ -118,6 +118,7 @@ uint64_t core_run(Core* core, uint64_t max_cycles) {
         core->offer(WEIGHTS, PORT(weights, payload), PORT(weights, valid));
         core->offer(ACTIVATIONS, PORT(activations, payload), PORT(activations, valid));
         core->offer(BIASES, PORT(biases, payload), PORT(biases, valid));
+        core->offer(EXPONENTS, PORT(exponents, payload), PORT(exponents, valid));
         PORT(results, ready) = 1;
         PORT(status, ready) = 1;
         core->settle();
@@ -125,6 +126,7 @@ uint64_t core_run(Core* core, uint64_t max_cycles) {
         core->in[WEIGHTS].position += PORT(weights, valid) && PORT(weights, ready);
         core->in[ACTIVATIONS].position += PORT(activations, valid) && PORT(activations, ready);
         core->in[BIASES].position += PORT(biases, valid) && PORT(biases, ready);
+        core->in[EXPONENTS].position += PORT(exponents, valid) && PORT(exponents, ready);
         core->take(RESULTS, PORT(results, payload), PORT(results, valid));
         const bool done = core->take(STATUS, PORT(status, payload), PORT(status, valid));
         core->edge();

@@ -6,7 +6,7 @@ groups of a column of tiles): header, LO section, HO section; in beats of `ways`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,18 @@ class OperandImages:
         return sum(image.nbytes for row in self.images for image in row)
 
 
-def weight_images(weights: npt.NDArray[Any], *, weight_bits: int, config: AcceleratorConfig) -> OperandImages:
-    """Images of W (M, K): a bank a PEA, ``vector`` rows each; rows past M are zero."""
+def weight_images(
+    weights: npt.NDArray[Any],
+    *,
+    weight_bits: int,
+    config: AcceleratorConfig,
+    chunk: int | None = None,
+    k_tile: int | None = None,
+) -> OperandImages:
+    """Images of W (M, K): a bank a PEA, ``vector`` rows each; rows past M are zero.
+
+    An image has ``k_tile`` positions, tile_k by default; the last of each ``chunk`` positions what is left.
+    """
     slices = sbr_slices(weights, weight_bits)
     dense = slices[: max(1, len(slices) - 1)]
     hi = slices[-1] if len(slices) > 1 else np.zeros_like(slices[0])
@@ -46,25 +56,36 @@ def weight_images(weights: npt.NDArray[Any], *, weight_bits: int, config: Accele
         [_groups(s, config.tile_m, config.vector, 0) for s in dense],
         _groups(hi, config.tile_m, config.vector, 0),
         0,
+        chunk,
         banks=config.pea_count,
         ways=config.load_ways,
-        layout=config.weight_layout,
+        layout=replace(config.weight_layout, tile_k=k_tile or config.tile_k),
     )
 
 
 def activation_images(
-    activations: npt.NDArray[Any], *, zero_point: int, lo_bits: int, config: AcceleratorConfig
+    activations: npt.NDArray[Any],
+    *,
+    zero_point: int,
+    lo_bits: int,
+    config: AcceleratorConfig,
+    chunk: int | None = None,
+    k_tile: int | None = None,
 ) -> OperandImages:
-    """Images of X (K, N): a bank a lane, ``vector`` columns each; columns past N are the zero point."""
+    """Images of X (K, N): a bank a lane, ``vector`` columns each; columns past N are the zero point.
+
+    chunk, k_tile: as of `weight_images`.
+    """
     high, low = bit_slices(activations, lo_bits)
     pad_high, pad_low = bit_slices(np.array(zero_point), lo_bits)
     return _operand_images(
         [_groups(low.T, config.tile_n, config.vector, int(pad_low))],
         _groups(high.T, config.tile_n, config.vector, int(pad_high)),
         zero_point >> lo_bits,
+        chunk,
         banks=config.lanes,
         ways=config.load_ways,
-        layout=config.activation_layout,
+        layout=replace(config.activation_layout, tile_k=k_tile or config.tile_k),
     )
 
 
@@ -77,8 +98,24 @@ def _groups(slices: npt.NDArray[Any], tile: int, vector: int, pad: int) -> Bytes
 
 
 def _operand_images(
-    lo: list[Bytes], hi: Bytes, frequent: int, *, banks: int, ways: int, layout: TileLayout
+    lo: list[Bytes], hi: Bytes, frequent: int, chunk: int | None, *, banks: int, ways: int, layout: TileLayout
 ) -> OperandImages:
+    k = hi.shape[1]
+    size = k if chunk is None or chunk % layout.tile_k == 0 else chunk  # cut there, if not there anyway
+    rows: list[list[Bytes]] = [[] for _ in range(0, len(hi), banks)]
+    for start in range(0, k, size):
+        here = slice(start, start + size)
+        images = _chunk_images(
+            [s[:, here] for s in lo], hi[:, here], frequent, banks=banks, ways=ways, layout=layout
+        )
+        for row, found in zip(rows, images, strict=True):
+            row += found
+    return OperandImages(rows)
+
+
+def _chunk_images(
+    lo: list[Bytes], hi: Bytes, frequent: int, *, banks: int, ways: int, layout: TileLayout
+) -> list[list[Bytes]]:
     groups, k, _ = hi.shape
     tiles = -(-k // layout.tile_k)
     counts, ho = _ho_granules((hi != frequent).any(axis=2), hi, layout)
@@ -91,7 +128,7 @@ def _operand_images(
             here = slice(first, first + banks)
             row.append(_image(lo_here, ho[here, kt], counts[here, kt], ways, layout))
         rows.append(row)
-    return OperandImages(rows)
+    return rows
 
 
 def _pack(bits: Bytes, granule_bits: int) -> Bytes:

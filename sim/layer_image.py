@@ -11,58 +11,87 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig, TileLayout
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT
+from sliceforge.hw.payloads import DIM_BITS, PSUM_BANKS
 from sliceforge.sim import checks
+from sliceforge.sim.apsq import check_exponents
 from sliceforge.sim.images import activation_images, image_beats, unpack_image, weight_images
-from sliceforge.sim.schedule import Schedule
+from sliceforge.sim.schedule import Schedule, plan
 
 __all__ = [
-    "LayerImage", "UnpackedLayer", "decode_descriptor", "descriptor_bytes", "encode_descriptor",
+    "LayerImage", "UnpackedLayer", "decode_descriptor", "descriptor_bytes", "descriptor_fields",
+    "descriptor_schedule", "encode_descriptor",
     "least_bytes", "pack_layer", "unpack_layer",
 ]  # fmt: skip
 
 Bytes = npt.NDArray[np.uint8]
 ReadMemory = Callable[[int, int], bytes | bytearray | memoryview]
 
+_MOST_SPAN = (1 << DIM_BITS) - 1  # regions of activations end only where the loops say so
 _LENGTH_BYTES = 4  # of a region's header: the length of the next region
 
 
 @dataclass(frozen=True, eq=False)
 class LayerImage:
-    """What memory holds of one layer (M, K, N), for machine ``config``.
+    """What memory holds of one layer, which runs as ``schedule`` says.
 
     weights, activations : uint8, all regions one after another; their first ones have ``weights_length``
         and ``activations_length`` load beats, header included.
-    bias : int32 (M,), folded.
-    lo_bits, weight_slices, frequent, weights_resident, activations_resident : as in the descriptor.
+    bias : int32 (M,), folded. exponents : of APSQ, one a K-chunk; none with full partial sums.
+    lo_bits, weight_slices, frequent : as in the descriptor.
     """
 
-    config: AcceleratorConfig
-    m: int
-    k: int
-    n: int
+    schedule: Schedule
     weights: Bytes
     activations: Bytes
     bias: npt.NDArray[np.int32]
+    exponents: tuple[int, ...]
     weights_length: int
     activations_length: int
     lo_bits: int
     weight_slices: int
     frequent: int
-    weights_resident: bool
-    activations_resident: bool
+
+    @property
+    def config(self) -> AcceleratorConfig:
+        return self.schedule.config
+
+    @property
+    def exponent_words(self) -> npt.NDArray[np.uint32]:
+        """The exponents as the machine reads them: four a word, the first lowest."""
+        padded = np.zeros(-(-len(self.exponents) // 4) * 4, np.uint8)
+        padded[: len(self.exponents)] = self.exponents
+        return padded.view("<u4").astype(np.uint32)
+
+    @property
+    def parameters(self) -> npt.NDArray[np.uint32]:
+        """Exponents and biases as they lie in memory."""
+        return np.concatenate([self.exponent_words, self.bias.view(np.uint32)])
+
+    @property
+    def psum_bytes(self) -> int:
+        """Memory that partial sums take which are not resident."""
+        s = self.schedule
+        if s.psums_resident:
+            return 0
+        bus_bytes = s.config.bus_bits // 8
+        stride = -(-s.psum_tile_bytes // bus_bytes) * bus_bytes
+        return s.waiting_psums * max(1, s.psum_group) * stride
 
 
 @dataclass(frozen=True, eq=False)
 class UnpackedLayer:
-    """A layer read back: ``weights`` int16 (M, K), ``x_hat`` uint8 (K, N), ``bias`` int32 (M,), and the
-    ``descriptor``'s fields as `decode_descriptor` gives them.
+    """A layer read back: ``weights`` int16 (M, K), ``x_hat`` uint8 (K, N), ``bias`` int32 (M,), ``exponents`` one a
+    K-chunk with APSQ, and the ``descriptor``'s fields as `decode_descriptor` gives them.
     """
 
     descriptor: dict[str, int]
+    schedule: Schedule
     weights: npt.NDArray[np.int16]
     x_hat: npt.NDArray[np.uint8]
     bias: npt.NDArray[np.int32]
+    exponents: tuple[int, ...]
 
 
 def pack_layer(
@@ -74,14 +103,20 @@ def pack_layer(
     weight_bits: int,
     lo_bits: int,
     config: AcceleratorConfig,
+    dataflow: Dataflow | None = Dataflow.OUTPUT_STATIONARY,
+    chunk: int | None = None,
+    psum_group: int = 0,
+    psum_exponents: npt.ArrayLike | None = None,
     resident: bool = True,
+    schedule: Schedule | None = None,
 ) -> LayerImage:
-    """The images of ``Y = W @ (x_hat - zp) + bias``.
+    """The images of ``Y = W @ (x_hat - zp) + bias``, or of the APSQ of arithmetic.md section 8.
 
     weights (M, K), activations (K, N): integers; folded_bias (M,): of 32 bits, zp folded in as by
-    `gemm.folded_bias`. resident: operands that fit their memory
-    are loaded once; False loads them for each pass. Raises TypeError or ValueError for what ``config``'s
-    machine cannot run, except for sums beyond 32 bits.
+    `gemm.folded_bias`. dataflow, chunk, psum_group, resident : of `schedule.plan`, which chooses the schedule by
+    the size of these images; schedule: take this one instead. psum_exponents: with psum_group, one integer or
+    one a K-chunk. Raises TypeError or ValueError for what ``config``'s machine cannot run, except for
+    sums beyond 32 bits.
     """
     w, x, bias = checks.gemm_operands(weights, activations, folded_bias, weight_bits)
     (m, k), n = w.shape, x.shape[1]
@@ -90,46 +125,59 @@ def pack_layer(
     if k > config.max_k:
         raise ValueError(f"weights must have at most max_k = {config.max_k} columns, not {k}")
     zero = checks.zero_point(zero_point)
-    weight_rows = weight_images(w, weight_bits=weight_bits, config=config).images
-    columns = activation_images(x, zero_point=zero, lo_bits=lo_bits, config=config).images
-    weight_regions, weights_length = _regions(weight_rows)
-    activation_region, activations_length = _regions([[image for column in columns for image in column]])
-    schedule = Schedule(config, m, k, n)
+    if schedule is not None:
+        chunk, k_tile, psum_group = schedule.chunk, schedule.k_tile, schedule.psum_group
+    else:
+        k_tile = config.tile_k
+    group = checks.integer("psum_group", psum_group, 0, PSUM_BANKS)
+    size = k if chunk is None else min(k, checks.integer("chunk", chunk, 1))
+    weight_rows = weight_images(w, weight_bits=weight_bits, config=config, chunk=size, k_tile=k_tile)
+    columns = activation_images(
+        x, zero_point=zero, lo_bits=lo_bits, config=config, chunk=size, k_tile=k_tile
+    )
+    if schedule is None:
+        schedule = plan(
+            config, m, k, n, dataflow=dataflow, chunk=size, psum_group=group, resident=resident,
+            weight_bytes=weight_rows.nbytes, activation_bytes=columns.nbytes,
+        )  # fmt: skip
+    weight_regions, weights_length = _regions(weight_rows.images, schedule.weight_regions())
+    activation_regions, activations_length = _regions(columns.images, schedule.activation_regions())
+    exponents: list[int] = []
+    if group:
+        if psum_exponents is None:
+            raise ValueError(f"psum_exponents must be given with psum_group = {group}, not None")
+        exponents = check_exponents("psum_exponents", psum_exponents, schedule.steps)
     return LayerImage(
-        config=config,
-        m=m,
-        k=k,
-        n=n,
+        schedule=schedule,
         weights=weight_regions,
-        activations=activation_region,
+        activations=activation_regions,
         bias=bias.astype(np.int32),
+        exponents=tuple(exponents),
         weights_length=weights_length,
         activations_length=activations_length,
         lo_bits=int(lo_bits),
         weight_slices=(int(weight_bits) - 1) // 3,
         frequent=zero >> lo_bits,
-        weights_resident=resident and schedule.weights_resident,
-        activations_resident=resident and schedule.activations_resident,
     )
 
 
-def _regions(images: list[list[Bytes]]) -> tuple[Bytes, int]:
-    """Regions of the tile images that each list holds, and the load beats of the first."""
-    lengths = [1 + sum(len(image) for image in region) for region in images]
+def _regions(images: list[list[Bytes]], regions: list[list[tuple[int, int]]]) -> tuple[Bytes, int]:
+    """The regions of tile images one behind the other, and the load beats of the first."""
+    lengths = [1 + sum(len(images[tile][kt]) for tile, kt in region) for region in regions]
     parts = []
-    for region, following in zip(images, [*lengths[1:], 0], strict=True):
-        header = np.zeros((1, region[0].shape[1]), np.uint8)
+    for region, following in zip(regions, [*lengths[1:], 0], strict=True):
+        header = np.zeros((1, images[0][0].shape[1]), np.uint8)
         header[0, :_LENGTH_BYTES] = np.frombuffer(following.to_bytes(_LENGTH_BYTES, "little"), np.uint8)
-        parts += [header, *region]
+        parts += [header, *(images[tile][kt] for tile, kt in region)]
     return np.concatenate(parts).reshape(-1), lengths[0]
 
 
 def least_bytes(image: LayerImage) -> tuple[int, int]:
-    """``(read, written)``: bytes that a layer moves at least. Each compressed operand, the biases and the
+    """``(read, written)``: bytes that a layer moves at least. Each compressed operand, the parameters and the
     descriptor are read once, each result is written once.
     """
-    read = image.weights.nbytes + image.activations.nbytes + image.bias.nbytes + DESCRIPTOR_BYTES
-    return read, 4 * image.m * image.n
+    read = image.weights.nbytes + image.activations.nbytes + image.parameters.nbytes + DESCRIPTOR_BYTES
+    return read, 4 * image.schedule.m * image.schedule.n
 
 
 def descriptor_bytes(
@@ -137,39 +185,58 @@ def descriptor_bytes(
     *,
     weights_address: int,
     activations_address: int,
-    bias_address: int,
+    parameters_address: int,
     output_address: int,
     output_stride: int,
+    psum_address: int = 0,
     next_address: int | None = None,
     interrupt: bool = False,
 ) -> bytes:
-    """The layer's descriptor. next_address: of the next layer's, None after the last; interrupt: raise
-    LAYER when this layer is done. ValueError for a value that its field cannot hold; whether the machine
-    will accept it is not checked.
+    """The layer's descriptor. psum_address: of ``image.psum_bytes`` bytes; next_address: of the next layer's,
+    None after the last; interrupt: raise LAYER when this layer is done. ValueError for a value that its field
+    cannot hold; whether the machine will accept it is not checked.
     """
     return encode_descriptor(
         {
-            "FORMAT": DESCRIPTOR_FORMAT,
+            **descriptor_fields(image),
             "NEXT": next_address is not None,
             "INTERRUPT": interrupt,
-            "WEIGHTS_RESIDENT": image.weights_resident,
-            "ACTIVATIONS_RESIDENT": image.activations_resident,
-            "LO_BITS": image.lo_bits,
-            "WEIGHT_SLICES": image.weight_slices,
-            "FREQUENT": image.frequent,
-            "M": image.m,
-            "N": image.n,
-            "K": image.k,
             "WEIGHTS_ADDRESS": weights_address,
-            "WEIGHTS_LENGTH": image.weights_length,
             "ACTIVATIONS_ADDRESS": activations_address,
-            "ACTIVATIONS_LENGTH": image.activations_length,
-            "BIAS_ADDRESS": bias_address,
+            "PARAMETERS_ADDRESS": parameters_address,
             "OUTPUT_ADDRESS": output_address,
             "OUTPUT_STRIDE": output_stride,
+            "PSUM_ADDRESS": psum_address,
             "NEXT_ADDRESS": next_address or 0,
         }
     )
+
+
+def descriptor_fields(image: LayerImage) -> dict[str, int]:
+    """The descriptor's fields that do not depend on where the layer lies."""
+    s = image.schedule
+    return {
+        "FORMAT": DESCRIPTOR_FORMAT,
+        "WEIGHTS_RESIDENT": s.weights_resident,
+        "ACTIVATIONS_RESIDENT": s.activations_resident,
+        "PSUMS_RESIDENT": s.psums_resident,
+        "BLOCKS_SHARE": s.blocks_share,
+        "DATAFLOW": s.dataflow.value,
+        "LO_BITS": image.lo_bits,
+        "WEIGHT_SLICES": image.weight_slices,
+        "FREQUENT": image.frequent,
+        "M": s.m,
+        "N": s.n,
+        "K": s.k,
+        "WEIGHTS_LENGTH": image.weights_length,
+        "K_CHUNK": s.chunk,
+        "ACTIVATIONS_LENGTH": image.activations_length,
+        "ACTIVATIONS_SPAN": _MOST_SPAN if s.span is None else s.span,
+        "K_TILE": s.k_tile,
+        "PSUM_GROUP": s.psum_group,
+        "BLOCK": s.block,
+        "EXPONENT_WORDS": len(image.exponent_words),
+    }
 
 
 def _descriptor_fields() -> dict[str, tuple[int, int]]:
@@ -214,6 +281,28 @@ def decode_descriptor(data: bytes | bytearray | memoryview) -> dict[str, int]:
     return values
 
 
+def descriptor_schedule(descriptor: Mapping[str, int], config: AcceleratorConfig) -> Schedule:
+    """The schedule that a descriptor's fields (`decode_descriptor`) describe. ValueError for a dataflow that
+    there is none of."""
+    d = descriptor
+    return Schedule(
+        config=config,
+        m=d["M"],
+        k=d["K"],
+        n=d["N"],
+        chunk=d["K_CHUNK"],
+        k_tile=d["K_TILE"],
+        dataflow=Dataflow(d["DATAFLOW"]),
+        block=d["BLOCK"],
+        span=None if d["ACTIVATIONS_SPAN"] == _MOST_SPAN else d["ACTIVATIONS_SPAN"],
+        psum_group=d["PSUM_GROUP"],
+        weights_resident=bool(d["WEIGHTS_RESIDENT"]),
+        activations_resident=bool(d["ACTIVATIONS_RESIDENT"]),
+        blocks_share=bool(d["BLOCKS_SHARE"]),
+        psums_resident=bool(d["PSUMS_RESIDENT"]),
+    )
+
+
 def unpack_layer(read: ReadMemory, address: int, config: AcceleratorConfig) -> UnpackedLayer:
     """The layer whose descriptor is at ``address``, from memory alone: the inverse of `pack_layer`.
 
@@ -221,66 +310,79 @@ def unpack_layer(read: ReadMemory, address: int, config: AcceleratorConfig) -> U
     `lo_bits` drops. ValueError for a malformed descriptor, region or image.
     """
     d = decode_descriptor(read(address, DESCRIPTOR_BYTES))
-    m, k, n = d["M"], d["K"], d["N"]
-    schedule = Schedule(config, m, k, n)
-    weights = _read_regions(read, d["WEIGHTS_ADDRESS"], d["WEIGHTS_LENGTH"], schedule.rows, config)
-    activations = _read_regions(read, d["ACTIVATIONS_ADDRESS"], d["ACTIVATIONS_LENGTH"], 1, config)
-    ways, dense = config.load_ways, max(1, d["WEIGHT_SLICES"] - 1)
-    weight_tiles = [
-        _unpack_tiles(region, 1, k, config.pea_count, ways, dense, 0, config.weight_layout)
-        for region in weights
-    ]
-    slices = (np.concatenate(weight_tiles, axis=1)[:, :m] ^ 8) - 8  # 4-bit two's complement
-    (low, high) = _unpack_tiles(
-        activations[0], schedule.columns, k, config.lanes, ways, 1, d["FREQUENT"], config.activation_layout
-    )[:, :n]
-    l = d["LO_BITS"]
+    schedule = descriptor_schedule(d, config)
+    m, n, dense = schedule.m, schedule.n, max(1, d["WEIGHT_SLICES"] - 1)
+    slices = _read_operand(
+        read, d["WEIGHTS_ADDRESS"], d["WEIGHTS_LENGTH"], 0, schedule.weight_regions(), schedule,
+        banks=config.pea_count, dense=dense, frequent=0, layout=config.weight_layout,
+    )  # fmt: skip
+    slices = (slices[:, :m] ^ 8) - 8  # 4-bit two's complement
+    (low, high) = _read_operand(
+        read, d["ACTIVATIONS_ADDRESS"], d["ACTIVATIONS_LENGTH"], d["ACTIVATIONS_STRIDE"],
+        schedule.activation_regions(), schedule,
+        banks=config.lanes, dense=1, frequent=d["FREQUENT"], layout=config.activation_layout,
+    )[:, :n]  # fmt: skip
+    l, words = d["LO_BITS"], d["EXPONENT_WORDS"]
+    parameters = bytes(read(d["PARAMETERS_ADDRESS"], 4 * (words + m)))
     return UnpackedLayer(
         descriptor=d,
+        schedule=schedule,
         weights=(slices << 3 * np.arange(dense + 1)[:, None, None]).sum(axis=0).astype(np.int16),
         x_hat=((high << l) + (low << (l - 4))).T.astype(np.uint8),
-        bias=np.frombuffer(read(d["BIAS_ADDRESS"], 4 * m), "<i4").astype(np.int32),
+        bias=np.frombuffer(parameters[4 * words :], "<i4").astype(np.int32),
+        exponents=tuple(parameters[: schedule.steps if schedule.psum_group else 0]),
     )
 
 
-def _read_regions(
-    read: ReadMemory, address: int, length: int, count: int, config: AcceleratorConfig
-) -> list[Bytes]:
-    """The tile images of ``count`` regions, each (beats, load_beat_bytes), the first of ``length`` beats."""
-    regions: list[Bytes] = []
+def _read_operand(
+    read: ReadMemory,
+    address: int,
+    length: int,
+    stride: int,
+    regions: list[list[tuple[int, int]]],
+    schedule: Schedule,
+    *,
+    banks: int,
+    dense: int,
+    frequent: int,
+    layout: TileLayout,
+) -> npt.NDArray[np.int64]:
+    """Slices (dense + 1, tiles * banks * vector, K) as nibbles, HO last, from a chain of regions."""
+    config = schedule.config
+    tiles = 1 + max(tile for region in regions for tile, _ in region)
+    slices = np.full((dense + 1, schedule.k, tiles, banks, layout.vector), frequent, np.int64)
+    number = 0
     while length:
         size = length * config.load_beat_bytes
         beats = np.frombuffer(read(address, size), np.uint8).reshape(length, config.load_beat_bytes)
-        if beats[0, _LENGTH_BYTES:].any():
-            raise ValueError(f"region {len(regions)} must have zeros after the length in its header")
-        regions.append(beats[1:])
-        address, length = address + size, int.from_bytes(beats[0, :_LENGTH_BYTES].tobytes(), "little")
-    if len(regions) != count:
-        raise ValueError(f"operand must have {count} regions, not {len(regions)}")
-    return regions
+        if stride == 0 and beats[0, _LENGTH_BYTES:].any():
+            raise ValueError(f"region {number} must have zeros after the length in its header")
+        if number == len(regions):
+            raise ValueError(f"operand must have {len(regions)} regions, not more")
+        rest = beats[1:]
+        for tile, kt in regions[number]:
+            rest = _unpack_tile(rest, slices[:, schedule.k_slices[kt], tile], config.load_ways, dense, layout)
+        if len(rest):
+            raise ValueError(f"region must end with its last image, not {len(rest)} beats later")
+        address, length = address + (stride or size), int.from_bytes(beats[0, :_LENGTH_BYTES].tobytes(), "little")
+        number += 1
+    if number != len(regions):
+        raise ValueError(f"operand must have {len(regions)} regions, not {number}")
+    return slices.transpose(0, 2, 3, 4, 1).reshape(dense + 1, -1, schedule.k)
 
 
-def _unpack_tiles(
-    region: Bytes, tiles: int, k: int, banks: int, ways: int, dense: int, frequent: int, layout: TileLayout
-) -> npt.NDArray[np.int64]:
-    """Slices (dense + 1, tiles * banks * vector, k) as nibbles, HO last, from a region's tile images."""
-    slices = np.full((dense + 1, k, tiles, banks, layout.vector), frequent, np.int64)
-    for tile in range(tiles):
-        for start in range(0, k, layout.tile_k):
-            length = min(layout.tile_k, k - start)
-            beats = image_beats(region, banks=banks, ways=ways, length=length, dense=dense, layout=layout)
-            found = unpack_image(
-                region[:beats], banks=banks, ways=ways, length=length, dense=dense, layout=layout
-            )
-            region = region[beats:]
-            for bank, (lo, skips, data) in enumerate(found):
-                positions = np.cumsum(skips + 1) - 1
-                if len(positions) and positions[-1] >= length:
-                    raise ValueError(
-                        f"entries must lie in a tile of {length} positions, not at {positions[-1]}"
-                    )
-                slices[:dense, start : start + length, tile, bank] = lo.transpose(1, 0, 2)
-                slices[dense, start + positions, tile, bank] = data
-    if len(region):
-        raise ValueError(f"region must end with its last image, not {len(region)} beats later")
-    return slices.transpose(0, 2, 3, 4, 1).reshape(dense + 1, -1, k)
+def _unpack_tile(
+    beats: Bytes, slices: npt.NDArray[np.int64], ways: int, dense: int, layout: TileLayout
+) -> Bytes:
+    """Writes the image that ``beats`` begin with into ``slices`` (dense + 1, positions, banks, vector); returns
+    what comes after it."""
+    _, length, banks, _ = slices.shape
+    count = image_beats(beats, banks=banks, ways=ways, length=length, dense=dense, layout=layout)
+    found = unpack_image(beats[:count], banks=banks, ways=ways, length=length, dense=dense, layout=layout)
+    for bank, (lo, skips, data) in enumerate(found):
+        positions = np.cumsum(skips + 1) - 1
+        if len(positions) and positions[-1] >= length:
+            raise ValueError(f"entries must lie in a tile of {length} positions, not at {positions[-1]}")
+        slices[:dense, :, bank] = lo.transpose(1, 0, 2)
+        slices[dense, positions, bank] = data
+    return beats[count:]
