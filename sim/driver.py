@@ -84,7 +84,7 @@ class Placement:
 
 def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Placement:
     """Lays out ``images`` in the memory of ``memory_bytes`` bytes at ``base``: descriptors, then each layer's
-    weights, activations and biases, then the outputs. ValueError if they do not fit, or the memory is not
+    weights, activations and parameters, then the outputs and what partial sums are kept in memory. ValueError if they do not fit, or the memory is not
     within the machine's addresses.
     """
     if not images:
@@ -106,11 +106,13 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
     inputs = [
         [
             (allocate(part.nbytes), part.tobytes())
-            for part in (im.weights, im.activations, im.bias.astype("<i4"))
+            for part in (im.weights, im.activations, im.parameters.astype("<u4"))
         ]
         for im in images
     ]
-    outputs = [allocate(4 * image.m * image.n) for image in images]
+    outputs = [allocate(4 * image.schedule.m * image.schedule.n) for image in images]
+    # One layer runs at a time, so that all may keep their partial sums in the same place.
+    psums = allocate(max(image.psum_bytes for image in images))
     if end > base + memory_bytes:
         raise ValueError(f"memory_bytes must be {end - base} or more for these layers, not {memory_bytes}")
 
@@ -120,9 +122,10 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
             image,
             weights_address=parts[0][0],
             activations_address=parts[1][0],
-            bias_address=parts[2][0],
+            parameters_address=parts[2][0],
             output_address=outputs[i],
-            output_stride=4 * image.n,
+            output_stride=4 * image.schedule.n,
+            psum_address=psums,
             next_address=descriptors[i + 1] if i + 1 < len(images) else None,
         )
         for start, part in ((descriptors[i], descriptor), *parts):
@@ -197,10 +200,10 @@ class Driver:
         self.port.write_memory(placement.address, placement.data)
         counters = self.execute(placement.address, layers=len(images), progress=progress)
         outputs = [
-            np.frombuffer(self.port.read_memory(address, 4 * image.m * image.n), "<i4")
+            np.frombuffer(self.port.read_memory(address, 4 * s.m * s.n), "<i4")
             .astype(np.int64)
-            .reshape(image.m, image.n)
-            for image, address in zip(images, placement.outputs, strict=True)
+            .reshape(s.m, s.n)
+            for s, address in zip((image.schedule for image in images), placement.outputs, strict=True)
         ]
         return RunResult(outputs, counters, len(images))
 
