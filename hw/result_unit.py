@@ -255,4 +255,4 @@ class ResultUnit(wiring.Component):
             fifo.i.valid.eq(arrives & emits),
         ]
         with m.If(is_psum & ~engine.group.full):
-            m.d.comb += result.sums.as_value()[: 8 * self._sums].eq(engine.narrow)
+            m.d.comb += result.sums.as_value().eq(engine.narrow.as_value())  # and zeros: words are put together
