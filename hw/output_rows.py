@@ -4,9 +4,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import nest_layout, output_row_layout
 from sliceforge.hw.psum_nest import PsumNest
+from sliceforge.hw.tile_walk import TileWalk
 
 __all__ = ["OutputRows"]
 
@@ -87,39 +87,23 @@ class OutputRows(wiring.Component):
     def _walk(self, m, nest, taken, row_ends):
         """Address of the row, column 0, and bytes before the tile's first column; ``taken``: a row of results."""
         # Addresses have a bit more than the bus: every step is less than the space, so none is jumped over.
-        here = Signal(self._address_bits + 1)
-        tile_row, block_row = Signal.like(here), Signal.like(here)  # rows where the tile and the block begin
-        column, block_column = Signal.like(here), Signal.like(here)
-        below, beside = Signal.like(here), Signal.like(here)
-        weight, inputs = Signal(), Signal()
-        following = Signal.like(here)  # row of tiles
+        bits = self._address_bits + 1
+        here, below = Signal(bits), Signal(bits)
+        m.submodules.walk = walk = TileWalk(row_bits=bits, column_bits=bits)
         m.d.comb += [
-            weight.eq(self.loops.dataflow == Dataflow.WEIGHT_STATIONARY),
-            inputs.eq(self.loops.dataflow == Dataflow.INPUT_STATIONARY),
             below.eq(here + self.stride),
-            beside.eq(column + 4 * self.parameters["tile_n"]),
-            following.eq(tile_row),
+            walk.dataflow.eq(self.loops.dataflow),
+            walk.rows_last.eq(nest.rows.last),
+            walk.columns_last.eq(nest.columns.last),
+            walk.block_ends.eq(nest.block_ends),
+            walk.start.eq(self.start),
+            walk.first_row.eq(self.address),
+            walk.next_row.eq(below),
+            walk.next_column.eq(walk.column + 4 * self.parameters["tile_n"]),
+            walk.next.eq(taken & row_ends),
         ]
-        # The inner loop is that over rows of tiles if input stationary, else that over columns of tiles.
-        with m.If(inputs):
-            m.d.comb += following.eq(Mux(nest.rows.last & ~nest.columns.last, block_row, below))
-        with m.Elif(nest.columns.last):
-            m.d.comb += following.eq(Mux(weight & nest.rows.last, self.address, below))
         with m.If(taken):
-            m.d.sync += here.eq(below)
-            with m.If(row_ends):
-                m.d.sync += [here.eq(following), tile_row.eq(following)]
-                with m.If(inputs):
-                    with m.If(nest.rows.last):
-                        m.d.sync += column.eq(Mux(nest.columns.last, 0, beside))
-                with m.Else():
-                    m.d.sync += column.eq(Mux(nest.columns.last, block_column, beside))
-                with m.If(nest.block_ends):
-                    m.d.sync += block_row.eq(following)
-                    with m.If(weight):
-                        m.d.sync += [column.eq(beside), block_column.eq(beside)]
+            m.d.sync += here.eq(Mux(row_ends, walk.following_row, below))
         with m.If(self.start):
-            m.d.sync += [
-                here.eq(self.address), tile_row.eq(self.address), block_row.eq(self.address)
-            ]  # fmt: skip
-        return here, column
+            m.d.sync += here.eq(self.address)
+        return here, walk.column

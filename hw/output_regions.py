@@ -1,0 +1,129 @@
+"""Output regions: where in memory the tile images of each output tile go."""
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.payloads import DIM_BITS, image_tile_layout, nest_layout
+from sliceforge.hw.tile_nest import TileNest
+from sliceforge.hw.tile_walk import TileWalk
+
+__all__ = ["OutputRegions"]
+
+
+class OutputRegions(wiring.Component):
+    """For each output tile, in the order of the layer's dataflow: its region, in the order of the next layer.
+
+    Tile (i, j), a row and a column of tiles, makes region ``first * columns + j * height + i - first``, where ``first``
+    is the first row of tiles of i's group and ``height`` the rows of tiles of that group: the next layer, for which
+    rows are positions along K, loads all columns of a group before the next group. Region s lies at
+    ``address + s * stride``; its length goes to the header of the region before, that of the first to
+    ``length_address``.
+
+    Parameters
+    ----------
+    address_bits : of the bus. ``tile_m``, ``tile_n``, ``k_bits`` : of the `TileNest`.
+
+    Members
+    -------
+    start : in; a pulse. What follows is constant from then until reset.
+    loops : in; the layer's. address, length_address, stride : in; bytes.
+    group : in; rows of tiles in a group. tile_rows, tile_columns : in; rows and columns of tiles of the layer.
+    tiles : stream out; valid until the last tile of the layer is taken.
+
+    Latency: 4 cycles from a tile to the next.
+    """
+
+    def __init__(self, *, address_bits, tile_m, tile_n, k_bits):
+        self.parameters = {
+            "address_bits": address_bits, "tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits
+        }  # fmt: skip
+        super().__init__(
+            {
+                "start": In(1),
+                "loops": In(nest_layout()),
+                "address": In(address_bits),
+                "length_address": In(address_bits),
+                "stride": In(32),
+                "group": In(DIM_BITS),
+                "tile_rows": In(DIM_BITS),
+                "tile_columns": In(DIM_BITS),
+                "tiles": Out(stream.Signature(image_tile_layout(address_bits, tile_m, tile_n))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        p = self.parameters
+        m.submodules.nest = nest = TileNest(
+            tile_m=p["tile_m"], tile_n=p["tile_n"], tile_k=1, k_bits=p["k_bits"]
+        )
+        m.submodules.walk = walk = TileWalk(row_bits=2 * DIM_BITS, column_bits=DIM_BITS)
+        first, inside = walk.row[DIM_BITS:], walk.row[:DIM_BITS]  # the group's first row of tiles, and i - first
+        taken, ends = Signal(), Signal()
+        m.d.comb += [
+            nest.loops.eq(self.loops),
+            nest.whole_chunks.eq(1),
+            nest.loops.k.eq(1),
+            nest.loops.chunk.eq(1),
+            nest.loops.k_tile.eq(1),
+            nest.next.eq(taken),
+            taken.eq(self.tiles.valid & self.tiles.ready),
+            walk.dataflow.eq(self.loops.dataflow),
+            walk.rows_last.eq(nest.rows.last),
+            walk.columns_last.eq(nest.columns.last),
+            walk.block_ends.eq(nest.block_ends),
+            walk.start.eq(self.start),
+            walk.next.eq(taken),
+            walk.next_column.eq(walk.column + 1),
+            ends.eq(inside + 1 == self.group),
+            walk.next_row.eq(Mux(ends, Cat(inside, first + self.group), Cat(inside + 1, first))),
+        ]
+        with m.If(ends):
+            m.d.comb += walk.next_row[:DIM_BITS].eq(0)
+
+        # One multiplier in turn: first * columns, column * height, region * stride.
+        left, height = Signal(DIM_BITS), Signal(DIM_BITS)
+        one, other, product = Signal(DIM_BITS), Signal(32), Signal(DIM_BITS + 32)
+        region = Signal(DIM_BITS)
+        offset = Signal.like(product)
+        m.d.comb += [
+            left.eq(self.tile_rows - first),
+            height.eq(Mux(left < self.group, left, self.group)),
+            product.eq(one * other),
+        ]
+        with m.FSM(name="state"):
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.next = "GROUP"
+            with m.State("GROUP"):
+                m.d.comb += [one.eq(first), other.eq(self.tile_columns)]
+                m.d.sync += region.eq(product + inside)
+                m.next = "COLUMN"
+            with m.State("COLUMN"):
+                m.d.comb += [one.eq(height), other.eq(walk.column)]
+                m.d.sync += region.eq(region + product)
+                m.next = "ADDRESS"
+            with m.State("ADDRESS"):
+                m.d.comb += [one.eq(region), other.eq(self.stride)]
+                m.d.sync += offset.eq(product)
+                m.next = "OFFER"
+            with m.State("OFFER"):
+                m.d.comb += self.tiles.valid.eq(1)
+                with m.If(self.tiles.ready):
+                    m.next = "GROUP"
+                    with m.If(nest.ends):
+                        m.next = "IDLE"
+
+        tile = self.tiles.p
+        place, before = Signal(len(product) + 1), Signal(p["address_bits"] + 1)
+        m.d.comb += [
+            place.eq(self.address + offset),
+            before.eq(place - self.stride),
+            tile.rows.eq(nest.rows.length),
+            tile.columns.eq(nest.columns.length),
+            # What is past the address space stays there, however far.
+            tile.address.eq(Cat(place[: p["address_bits"]], place[p["address_bits"] :].any())),
+            tile.length_address.eq(Mux(region == 0, self.length_address, before)),
+        ]
+        return m
