@@ -45,6 +45,7 @@ class ErrorCode(enum.Enum, shape=6):  # type: ignore[call-arg, misc]  # Amaranth
     PARAMETERS_READ = 35
     OUTPUT_WRITE = 36
     PSUMS_READ = 37
+    ILLEGAL_SCALE = 38
     STALLED = 40
 
 
@@ -112,5 +113,6 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.PSUMS_READ: (
         "The memory answered a read of partial sums with an error, or they pass the end of the address space."
     ),
+    ErrorCode.ILLEGAL_SCALE: "A row's multiplier has more than 31 bits, or its shift is not 1 to 62.",
     ErrorCode.STALLED: "The memory owed an answer and moved nothing for STALL_LIMIT cycles.",
 }

@@ -287,5 +287,7 @@ DESCRIPTOR = (
     _dimension("OUTPUT_GROUP", 0x70,
                "Rows of tiles whose regions lie side by side: those in a K-chunk of the next layer if it is "
                "weight stationary, else all."),
+    _dimension("OUTPUT_TILE_ROWS", 0x74, "Rows of tiles of Y."),
+    _dimension("OUTPUT_TILE_COLUMNS", 0x78, "Columns of tiles of Y."),
 )  # fmt: skip
 """Layer descriptor: words of `DESCRIPTOR_BYTES` bytes; words that are not listed are reserved."""

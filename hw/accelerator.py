@@ -15,14 +15,16 @@ from sliceforge.hw.core import Core
 from sliceforge.hw.counters import Counters
 from sliceforge.hw.descriptor_unit import DescriptorUnit
 from sliceforge.hw.hierarchy import place
+from sliceforge.hw.image_writer import most_image_beats
 from sliceforge.hw.load_unit import LoadUnit
-from sliceforge.hw.output_bank import output_words
 from sliceforge.hw.parameter_unit import ParameterUnit
+from sliceforge.hw.post_processing import PostProcessing
 from sliceforge.hw.psum_loader import PsumLoader
 from sliceforge.hw.read_arbiter import ReadArbiter
 from sliceforge.hw.registers import Registers
 from sliceforge.hw.sequencer import Sequencer
 from sliceforge.hw.store_unit import StoreUnit, most_job_beats
+from sliceforge.hw.write_arbiter import WriteArbiter
 
 __all__ = ["Accelerator"]
 
@@ -92,10 +94,19 @@ class Accelerator(wiring.Component):
             ReadArbiter(**bus, readers=len(_READERS), in_flight=_READS, enough_beats=self._load_buffer),
             "sync",
         )
-        most_beats = most_job_beats(self._tile_n, self._stored["full_words"], bus["bus_bits"])
+        images = {
+            "layout": self._core["activation_layout"], "banks": self._core["lanes"], "ways": self._core["load_ways"]
+        }  # fmt: skip
+        most_beats = max(
+            most_job_beats(self._tile_n, self._stored["full_words"], bus["bus_bits"]),
+            most_image_beats(*images.values(), bus["bus_bits"]),
+        )
         writer = unit("burst_writer", BurstWriter(**bus, most_beats=most_beats, in_flight=_WRITES), "sync")
         load_beat_bytes = load["granule_bits"] * load["ways"] // 8
-        descriptor = unit("descriptor_unit", DescriptorUnit(**bus, load_beat_bytes=load_beat_bytes))
+        descriptor = unit(
+            "descriptor_unit",
+            DescriptorUnit(**bus, load_beat_bytes=load_beat_bytes, tile_k=self._core["weight_layout"].tile_k),
+        )
         weights = unit("weights_unit", LoadUnit(**load, pass_step=self._tile_n))
         activations = unit("activations_unit", LoadUnit(**load, pass_step=self._tile_m))
         parameters = unit("parameter_unit", ParameterUnit(**bus, **self._nest, buffer=_PARAMETER_BUFFER))
@@ -109,6 +120,8 @@ class Accelerator(wiring.Component):
             ),
         )
         store = unit("store_unit", StoreUnit(**self._stored, sums=self._sums))
+        post = unit("post_processing", PostProcessing(**bus, **self._nest, **images, sums=self._sums))
+        writes = unit("write_arbiter", WriteArbiter(**bus, most_beats=most_beats))
         core = unit("core", Core(**self._core))
 
         m.d.comb += [
@@ -135,16 +148,19 @@ class Accelerator(wiring.Component):
         wiring.connect(m, parameters.biases, core.biases)
         wiring.connect(m, parameters.exponents, core.exponents)
         wiring.connect(m, psums.fills, core.fills)
-        wiring.connect(m, core.results, store.results)
-        wiring.connect(m, store.jobs, writer.jobs)
-        wiring.connect(m, store.beats, writer.beats)
+        wiring.connect(m, parameters.scales, post.scales)
+        wiring.connect(m, parameters.table, post.table)
+        self._connect_writers(m, descriptor, core, store, post, writes)
+        wiring.connect(m, writes.jobs, writer.jobs)
+        wiring.connect(m, writes.beats, writer.beats)
 
         self._distribute_layer(m, sequencer, descriptor, core, weights, activations)
-        self._distribute_nest(m, sequencer, descriptor, parameters, psums, store)
+        self._distribute_nest(m, sequencer, descriptor, parameters, psums, store, post)
+        self._distribute_requantization(m, descriptor, post)
         m.d.comb += psums.psum_written.eq(writer.psum_written)
-        self._sequence(m, registers, sequencer, arbiter, writer, descriptor, core, store)
+        self._sequence(m, registers, sequencer, arbiter, writer, descriptor, core, store, post)
         m.d.comb += sequencer.unit_error.eq(
-            self._first_error(m, descriptor, weights, activations, parameters, psums, writer, core)
+            self._first_error(m, descriptor, weights, activations, parameters, psums, writer, core, post)
         )
         self._count(m, platform, registers, sequencer, arbiter, writer, core, weights, activations)
         return m
@@ -195,10 +211,10 @@ class Accelerator(wiring.Component):
         names = {"m": "m", "n": "n", "k": "k", "block": "block", "chunk": "k_chunk", "k_tile": "k_tile"}
         m.d.comb += [loops[name].eq(d[field]) for name, field in names.items()]
 
-    def _distribute_nest(self, m, sequencer, descriptor, parameters, psums, store):
+    def _distribute_nest(self, m, sequencer, descriptor, parameters, psums, store, post):
         """The descriptor's fields to what walks the loops around the core."""
         d = descriptor.descriptor
-        for unit in (parameters, psums, store):
+        for unit in (parameters, psums, store, post):
             self._set_loops(m, d, unit.loops)
             m.d.comb += unit.start.eq(sequencer.run)
         for unit in (psums, store):
@@ -210,14 +226,50 @@ class Accelerator(wiring.Component):
         m.d.comb += [
             parameters.address.eq(Cat(d.parameters_address, d.parameters_address_high)),
             parameters.exponent_words.eq(d.exponent_words),
-            parameters.has_table.eq(0),
-            parameters.has_scales.eq(0),
-            store.results_stored.eq(1),
-            store.address.eq(Cat(d.output_address, d.output_address_high)),
-            store.stride.eq(d.output_stride),
+            parameters.has_table.eq(d.requantize & d.table),
+            parameters.has_scales.eq(d.requantize),
+            store.results_stored.eq(~d.requantize),
+        ]
+        for unit in (store, post):
+            m.d.comb += [
+                unit.address.eq(Cat(d.output_address, d.output_address_high)), unit.stride.eq(d.output_stride)
+            ]  # fmt: skip
+
+    def _distribute_requantization(self, m, descriptor, post):
+        """The descriptor's fields for what results become."""
+        d = descriptor.descriptor
+        m.d.comb += [
+            post.zero_point.eq(d.zero_point),
+            post.relu.eq(d.relu),
+            post.use_table.eq(d.table),
+            post.lo_bits.eq(d.next_lo_bits),
+            post.frequent.eq(d.next_frequent),
+            post.k_tile.eq(d.next_k_tile),
+            post.length_address.eq(Cat(d.length_address, d.length_address_high)),
+            post.group.eq(d.output_group),
+            post.tile_rows.eq(d.output_tile_rows),
+            post.tile_columns.eq(d.output_tile_columns),
         ]
 
-    def _sequence(self, m, registers, sequencer, arbiter, writer, descriptor, core, store):
+    def _connect_writers(self, m, descriptor, core, store, post, writes):
+        """Results go to the store unit, or, if they are requantized, to post-processing; partial sums always to the
+        store unit."""
+        results, to_post = core.results, Signal()
+        m.d.comb += [
+            to_post.eq(descriptor.descriptor.requantize & ~results.p.is_psum),
+            store.results.payload.eq(results.payload),
+            post.results.payload.eq(results.payload),
+            store.results.valid.eq(results.valid & ~to_post),
+            post.results.valid.eq(results.valid & to_post),
+            results.ready.eq(Mux(to_post, post.results.ready, store.results.ready)),
+        ]
+        for i, unit in enumerate((store, post)):
+            jobs = getattr(writes, f"jobs_{i}")
+            m.d.comb += [jobs.p[name].eq(unit.jobs.p[name]) for name in ("address", "beats", "is_psum")]
+            m.d.comb += [jobs.valid.eq(unit.jobs.valid), unit.jobs.ready.eq(jobs.ready)]
+            wiring.connect(m, unit.beats, getattr(writes, f"beats_{i}"))
+
+    def _sequence(self, m, registers, sequencer, arbiter, writer, descriptor, core, store, post):
         d = descriptor.descriptor
         queue_address = [registers.queue_address]
         if self._bus["address_bits"] > 32:
@@ -235,7 +287,7 @@ class Accelerator(wiring.Component):
             sequencer.layer_ready.eq(core.layers.ready),
             sequencer.core_done.eq(core.status.valid),
             sequencer.core_error.eq(Mux(core.status.valid, core.status.p.error, ErrorCode.NONE)),
-            sequencer.stored.eq(store.done),
+            sequencer.stored.eq(Mux(d.requantize, post.done, store.done)),
             sequencer.bus_idle.eq(arbiter.idle & writer.idle),
             sequencer.bus_owed.eq(arbiter.owed | writer.owed),
             sequencer.bus_moves.eq(arbiter.moves | writer.moves),
@@ -254,7 +306,7 @@ class Accelerator(wiring.Component):
             | (registers.interrupt_pending_layer & registers.interrupt_enable_layer)
         )
 
-    def _first_error(self, m, descriptor, weights, activations, parameters, psums, writer, core):
+    def _first_error(self, m, descriptor, weights, activations, parameters, psums, writer, core, post):
         """The error of a unit around the core; the bus's before what may follow from it."""
         error = Signal(ErrorCode)
         # Regions and images must end together, while the core runs: two cycles after a load unit's last beat the
@@ -280,6 +332,7 @@ class Accelerator(wiring.Component):
             (writer.failed, ErrorCode.OUTPUT_WRITE),
             (weights.bad_length | unmatched[0], ErrorCode.WEIGHT_LENGTH),
             (activations.bad_length | unmatched[1], ErrorCode.ACTIVATION_LENGTH),
+            (post.bad_scale, ErrorCode.ILLEGAL_SCALE),
         )
         for flag, code in reversed(flags):
             with m.If(flag):

@@ -1,6 +1,6 @@
 """Descriptor unit: fetches a layer descriptor from memory, and refuses an illegal one."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,6 +32,7 @@ class DescriptorUnit(wiring.Component):
     Parameters
     ----------
     bus_bits, address_bits : of the bus. ``load_beat_bytes`` : alignment of weights and activations.
+    tile_k : the longest k-tile.
 
     Members
     -------
@@ -43,9 +44,10 @@ class DescriptorUnit(wiring.Component):
     Latency: that of the memory, and a cycle a beat. Tested range: bus 32..512 bits.
     """
 
-    def __init__(self, *, bus_bits, address_bits, load_beat_bytes):
+    def __init__(self, *, bus_bits, address_bits, load_beat_bytes, tile_k):
         self.parameters = {
-            "bus_bits": bus_bits, "address_bits": address_bits, "load_beat_bytes": load_beat_bytes
+            "bus_bits": bus_bits, "address_bits": address_bits, "load_beat_bytes": load_beat_bytes,
+            "tile_k": tile_k,
         }  # fmt: skip
         super().__init__(
             {
@@ -124,11 +126,28 @@ class DescriptorUnit(wiring.Component):
             "ILLEGAL_WEIGHTS_ADDRESS": bad_address("weights", load_bits),
             "ILLEGAL_ACTIVATIONS_ADDRESS": bad_address("activations", load_bits),
             "ILLEGAL_PARAMETERS_ADDRESS": bad_address("parameters", 2),
-            "ILLEGAL_OUTPUT_ADDRESS": bad_address("output", 2),
+            "ILLEGAL_OUTPUT_ADDRESS": bad_address("output", 2)
+            | (d.requantize & d.output_address[:load_bits].any()),
             "ILLEGAL_PSUM_ADDRESS": bad_address("psum", (PSUM_ALIGNMENT - 1).bit_length()),
             "ILLEGAL_NEXT_ADDRESS": bad_address("next", descriptor_bits) | (next_here & ~d.next),
             "ILLEGAL_LENGTH": (d.weights_length < 2) | (d.activations_length < 2),
-            "ILLEGAL_STRIDE": d.output_stride[:2].any() | (d.output_stride[2:] < d.n),
+            # Regions of images begin on a load beat.
+            "ILLEGAL_STRIDE": Mux(
+                d.requantize,
+                d.output_stride[:load_bits].any() | (d.output_stride == 0),
+                d.output_stride[:2].any() | (d.output_stride[2:] < d.n),
+            )
+            | d.activations_stride[:load_bits].any(),
+            "ILLEGAL_REQUANTIZATION": d.requantize
+            & (
+                (d.next_lo_bits < 4)
+                | (d.next_lo_bits > 6)
+                | ((d.next_frequent << d.next_lo_bits) > 255)
+                | (d.next_k_tile == 0)
+                | (d.next_k_tile > self.parameters["tile_k"])
+                | (d.output_group == 0)
+                | bad_address("length", 2)
+            ),
         }
         for code, refused in reversed(checks.items()):
             with m.If(refused):

@@ -7,10 +7,11 @@ from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 
 __all__ = [
-    "COUNTER_BITS", "DIM_BITS", "K_TILE_BITS", "LENGTH_BITS", "PSUM_BANKS", "beat_layout", "bias_layout", "bus_beat_layout", "index",
+    "COUNTER_BITS", "DIM_BITS", "K_TILE_BITS", "LENGTH_BITS", "PSUM_BANKS", "beat_layout", "bias_layout",
+    "bus_beat_layout", "image_tile_layout", "index",
     "layer_layout", "lo_granules", "nest_layout", "output_row_layout", "output_tile_layout", "psum_fill_layout", "read_answer_layout",
     "read_job_layout", "read_request_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
-    "tile_layout", "word_layout", "write_beat_layout", "write_job_layout",
+    "tile_layout", "value_layout", "word_layout", "write_beat_layout", "write_job_layout",
 ]  # fmt: skip
 
 
@@ -157,6 +158,34 @@ def result_layout(sums):
             "last_of_tile": 1,
             "frees_rows": 1,  # with last_of_tile: as of `output_tile_layout`
             "last": 1,
+        }
+    )
+
+
+def value_layout(values):
+    """``values`` 8-bit activations of one row, neighbouring columns; the first ``count`` of them count."""
+    return data.StructLayout(
+        {
+            "values": data.ArrayLayout(8, values),
+            "count": range(values + 1),
+            "last_of_row": 1,
+            "last_of_tile": 1,
+            "last": 1,  # of the layer
+        }
+    )
+
+
+def image_tile_layout(address_bits, tile_m, tile_n):
+    """An output tile of ``rows`` x ``columns`` values; where its region and the region's length go.
+
+    The addresses have a bit more than the bus: set, they lie past the address space.
+    """
+    return data.StructLayout(
+        {
+            "rows": range(tile_m + 1),
+            "columns": range(tile_n + 1),
+            "address": address_bits + 1,
+            "length_address": address_bits + 1,
         }
     )
 
