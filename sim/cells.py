@@ -43,7 +43,7 @@ _FLIP_FLOP = "DFF_P"
 # As Yosys's own `synth`, but memories stay (a ROM made of a case statement does not become one), and
 # what enables and resets flip-flops is made of gates before ABC sees it; `opt` with opt_dff would undo it.
 # `cmos3` makes ABC count area in the transistors above. Its script is Yosys's default one without the SAT
-# sweeping (&fraig, scorr), which takes minutes on a multiplier of 32 x 31 bits, for 1 % of the area of a lane.
+# sweeping (&fraig, scorr), which takes minutes on a multiplier of 32 x 31 bits and makes a lane 1 % smaller.
 _SCRIPT = """
 read_verilog design.v
 hierarchy -check -top {top}
@@ -175,7 +175,7 @@ def _parents_first(top: str, inside: Mapping[str, Mapping[str, int]]) -> list[st
     finished: list[str] = []
 
     def visit(name: str) -> None:
-        for child in reversed(inside[name]):
+        for child in reversed(list(inside[name])):
             if child not in finished:
                 visit(child)
         finished.append(name)

@@ -9,7 +9,7 @@ import pytest
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
 from sliceforge.sim import bench, cells
-from sliceforge.sim.cells import TRANSISTORS, Block, Cells, cell_counts, count_cells
+from sliceforge.sim.cells import TRANSISTORS, Cells, count_cells
 from sliceforge.sim.toolchain import ToolError
 
 TINY = AcceleratorConfig.preset("tiny")
@@ -33,11 +33,6 @@ module top(input clk, input [2:0] a, b, output [2:0] q, r, s, t, u, output v);
   assign v = a[0] ^ b[1];
 endmodule
 """
-
-
-@pytest.fixture(scope="module")
-def tiny() -> dict[str, Block]:
-    return cell_counts(TINY)
 
 
 def of_module(ports: str, body: str) -> Cells:
@@ -107,37 +102,34 @@ def test_refused(ports: str, body: str, error: str) -> None:
         of_module(ports, body)
 
 
-def test_preset_tiny(tiny: dict[str, Block]) -> None:
-    whole = tiny["accelerator"]
-    assert next(iter(tiny)) == "accelerator" and whole.instances == 1
+def test_preset_tiny() -> None:
+    verilog = generate_verilog(TINY)
+    blocks = count_cells(verilog, TINY.module)
+    declared = re.findall(r"^module (\w+)", verilog, re.MULTILINE)
+    assert sorted(blocks) == sorted(declared)
 
-    declared = re.findall(r"^module (\w+)", generate_verilog(TINY), re.MULTILINE)
-    assert len(set(declared)) == len(declared)
-    assert {TINY.module if name == "accelerator" else f"{TINY.module}_{name}" for name in tiny} == set(
-        declared
-    )
-
-    assert sum((block.own * block.instances for block in tiny.values()), Cells()) == whole.total
-    assert tiny["pea"].instances == TINY.pea_count
-    assert tiny["lane"].instances == tiny["lane__operator"].instances == TINY.operators
-    for name, block in tiny.items():
+    whole = blocks[TINY.module]
+    assert whole.instances == 1
+    assert sum((block.own * block.instances for block in blocks.values()), Cells()) == whole.total
+    for name, block in blocks.items():
         assert block.own.cells <= block.total.cells <= block.all.cells <= whole.total.cells, name
         assert set(block.own.types) <= set(TRANSISTORS), name
         assert 0 not in block.own.types.values(), name
 
-    # v rows of v sums at least, and the memories that the configuration asks for.
-    operator = tiny["lane__operator"].total
-    assert operator.flip_flops >= TINY.vector**2 * TINY.accumulator_bits
-    assert tiny["output_bank"].all.memory_bits == TINY.omem_kib * 8192
+    named = {name.removeprefix(f"{TINY.module}_"): block for name, block in blocks.items()}
+    assert named["pea"].instances == TINY.pea_count
+    assert named["lane"].instances == named["lane__operator"].instances == TINY.operators
+    assert named["lane__operator"].total.flip_flops >= TINY.vector**2 * TINY.accumulator_bits
+    assert named["output_bank"].all.memory_bits == TINY.omem_kib * 8192
 
-
-def test_table(tiny: dict[str, Block]) -> None:
-    rows = bench.area("tiny")
-    assert {row["block"]: row["gates"] for row in rows} == {
-        name: block.all.gates for name, block in tiny.items()
-    }
-    assert (rows[0]["block"], rows[0]["share"]) == ("accelerator", 1)
-    assert all(0 <= row["share"] <= 1 for row in rows)
+    rows = {row["block"]: row for row in bench.area("tiny")}  # the same Verilog
+    assert next(iter(rows)) == "accelerator"
+    assert rows["accelerator"]["share"] == 1
+    for name, row in rows.items():
+        block = whole if name == "accelerator" else named[name]
+        assert (row["instances"], row["gates"]) == (block.instances, block.all.gates), name
+        assert 0 <= row["share"] <= 1, name
+    assert len(rows) == len(blocks)
 
 
 def test_counts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
