@@ -191,24 +191,18 @@ def generator() -> list[dict[str, Any]]:
     return rows
 
 
-def area(preset: str = "panacea") -> list[dict[str, Any]]:
+def area(preset: str = "panacea", *, least: float = 0.1) -> list[dict[str, Any]]:
     """Cells by block (`sliceforge.sim.cells`), largest first, of all instances with the blocks in them, so a
-    block and the blocks in it are both listed; share: of the whole's NAND2 equivalents."""
+    block and the blocks in it are both listed; percent: of the whole's NAND2 equivalents, at least ``least``."""
     blocks = cell_counts(AcceleratorConfig.preset(preset))
     whole = blocks["accelerator"].total.nand2
-    rows = [
-        {
-            "block": name,
-            "instances": block.instances,
-            "gates": block.all.gates,
-            "flip_flops": block.all.flip_flops,
-            "memory_bits": block.all.memory_bits,
-            "nand2": round(block.all.nand2),
-            "share": block.all.nand2 / whole,
-        }
-        for name, block in blocks.items()
-    ]
-    return sorted(rows, key=lambda row: -float(row["share"]))
+    rows = []
+    for name, block in sorted(blocks.items(), key=lambda item: -item[1].all.nand2):
+        figures: dict[str, Any] = {"preset": preset, "block": name, "instances": block.instances}
+        for figure in ("gates", "flip_flops", "memory_bits", "nand2"):
+            figures[figure] = round(getattr(block.all, figure))
+        rows.append({**figures, "percent": 100 * block.all.nand2 / whole})
+    return [row for row in rows if row["percent"] >= least]
 
 
 def golden() -> dict[str, float]:

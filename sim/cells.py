@@ -125,7 +125,7 @@ def cell_counts(config: AcceleratorConfig) -> dict[str, Block]:
 
     The keys are the modules' names without ``config.module``, as ``lane__operator`` for the operator that is
     elaborated within the lane; the whole is ``accelerator``. Shares of the whole are ``block.all`` over
-    ``blocks["accelerator"].total``. Preset panacea takes half a minute the first time; the counts are kept.
+    ``blocks["accelerator"].total``. Preset panacea takes a minute the first time; the counts are kept.
     Raises ToolError if pyosys is missing.
     """
     blocks = count_cells(generate_verilog(config), config.module)
