@@ -192,8 +192,8 @@ def generator() -> list[dict[str, Any]]:
 
 
 def area(preset: str = "panacea", *, least: float = 0.1) -> list[dict[str, Any]]:
-    """Cells by block (`sliceforge.sim.cells`), largest first, of all instances with the blocks in them, so a
-    block and the blocks in it are both listed; percent: of the whole's NAND2 equivalents, at least ``least``."""
+    """Cells by block (`sliceforge.sim.cells`), largest first: of all instances, with the blocks in them, which
+    are listed too. percent: of the whole's NAND2 equivalents, at least ``least``."""
     blocks = cell_counts(AcceleratorConfig.preset(preset))
     whole = blocks["accelerator"].total.nand2
     rows = []
