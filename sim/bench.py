@@ -192,7 +192,7 @@ def generator() -> list[dict[str, Any]]:
 
 
 def area(preset: str = "panacea", *, least: float = 0.1) -> list[dict[str, Any]]:
-    """Cells by block (`sliceforge.sim.cells`), largest first: of all instances, with the blocks in them, which
+    """Cells by block (`sliceforge.sim.cells`), largest first: of all instances, with the blocks in them, that
     are listed too. percent: of the whole's NAND2 equivalents, at least ``least``."""
     blocks = cell_counts(AcceleratorConfig.preset(preset))
     whole = blocks["accelerator"].total.nand2
