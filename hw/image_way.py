@@ -31,12 +31,13 @@ class ImageWay(wiring.Component):
     start : in; a pulse: give the tile in half ``read_half``, which is complete. It has ``lo_granules`` LO
         granules a bank, and only the first ``used`` banks were written; the others have LO 0 and no entry.
         All three are constant from then until ``ended``.
-    granules : stream out; the counts in one granule or more, then LO, then HO, bank by bank.
+    granules : stream out; the counts in one granule or more, then LO, then HO, bank by bank: on offer in every
+        cycle from the counts until ``ended``.
     ho_granules : out; how many granules of HO there are in all; when the counts are offered.
     ended : out; no granule is left. Low from the cycle after ``start`` on.
 
-    Latency: 1 + banks cycles from ``start`` to the counts; 0 from a write to the half.
-    Throughput: a vector a cycle in; a granule a cycle out, and a cycle more for each bank without entries.
+    Latency: 1 + banks cycles from ``start`` to the counts; 1 from the last write to ``start``.
+    Throughput: a vector a cycle in; from the counts on, a granule a cycle out.
     Flow control: valid/ready on ``granules``; none on writes. Reset: drops the tiles.
     Tested range: vector 2, 4, 8; run_bits 1..8; tile_k 4..128; banks 1..9.
     """
@@ -166,6 +167,7 @@ class ImageWay(wiring.Component):
         bank, granule = Signal(index(banks)), Signal(range(max(self._most_lo, self._most_ho)))
         header = Signal(header_granules * layout.granule_bits)
         part = Signal(index(header_granules))
+        pending, rest, first = Signal(banks), Signal(banks), Signal.like(bank)  # banks with HO left to read
 
         tally, used, last_bank, last_granule = tally_read.data, Signal(), Signal(), Signal()
         reads_lo, reads_ho, ends_lo = Signal(), Signal(), Signal()
@@ -179,7 +181,7 @@ class ImageWay(wiring.Component):
         ]
         with m.FSM(name="section") as section:
             with m.State("ENDED"):
-                m.d.sync += header.eq(0)
+                m.d.sync += [header.eq(0), self.ho_granules.eq(0)]
                 with m.If(self.start):
                     m.next = "COUNTS"
             with m.State("COUNTS"):
@@ -187,6 +189,7 @@ class ImageWay(wiring.Component):
                     m.d.sync += [
                         header.word_select(bank, COUNT_BITS).eq(tally.count),
                         self.ho_granules.eq(self.ho_granules + tally.granules),
+                        pending.bit_select(bank, 1).eq(tally.granules != 0),
                     ]
                 m.d.sync += bank.eq(bank + 1)
                 with m.If(last_bank):
@@ -206,23 +209,27 @@ class ImageWay(wiring.Component):
                 with m.If(ends_lo):
                     m.next = "HO"
             with m.State("HO"):
-                with m.If(self.ho_granules == 0):
-                    m.d.sync += bank.eq(0)
-                    with m.If(room):
-                        m.next = "ENDED"
-                with m.Elif(used & (tally.granules != 0)):
+                with m.If(pending != 0):
                     m.d.comb += reads_ho.eq(room)
-                with m.Else():
-                    m.d.sync += bank.eq(bank + 1)
+                with m.Elif(room):
+                    m.next = "ENDED"
 
         in_lo = section.ongoing("HEADER") | section.ongoing("LO")
-        m.d.comb += last_granule.eq(granule + 1 == Mux(in_lo, self.lo_granules, tally.granules))
+        m.d.comb += [
+            last_granule.eq(granule + 1 == Mux(in_lo, self.lo_granules, tally.granules)),
+            rest.eq(Mux(in_lo, pending, pending & (pending - 1))),  # of HO, the lowest is being read
+        ]
+        for b in reversed(range(banks)):
+            with m.If(rest[b]):
+                m.d.comb += first.eq(b)
         with m.If(reads_lo | reads_ho):
             m.d.sync += granule.eq(granule + 1)
             with m.If(last_granule):
-                m.d.sync += [granule.eq(0), bank.eq(Mux(last_bank, 0, bank + 1))]
-        with m.If(reads_ho):
-            m.d.sync += self.ho_granules.eq(self.ho_granules - 1)
+                m.d.sync += [
+                    granule.eq(0),
+                    bank.eq(Mux(in_lo & ~last_bank, bank + 1, first)),
+                    pending.eq(rest),
+                ]
 
         # What is read: LO of a bank that is not used, and entries behind a bank's last, are masked.
         is_lo, shown = Signal(), Signal(layout.entries_per_granule)

@@ -72,9 +72,9 @@ class ImageWriter(wiring.Component):
         at ``length_address``: the region's length in load beats.
     done : out; high, until reset, when the tile with ``last`` is written.
 
-    Latency: 4 + banks / ways cycles from an image's last value to its job, two more to its first beat.
-    Throughput: a beat of values a cycle, as long as images leave as fast as they come; a beat of the bus a
-    cycle, but for up to ``4 + 2 banks / ways`` cycles an image and 3 a tile.
+    Latency: 2 + ceil(banks / ways) cycles from an image's last value to its job, a cycle more to its first beat.
+    Throughput: a beat of values a cycle, as long as images leave as fast as they come; an image takes a cycle
+    for each of its bus beats, without a pause, and 3 + ceil(banks / ways) more; a tile's length takes 2.
     Flow control: valid/ready; there is room for two images. Reset: drops everything.
     Tested range: vector 2, 4, 8; banks 1..16; ways 1, 2, 4, more than banks too; bus_bits 32..256.
     """
@@ -108,7 +108,7 @@ class ImageWriter(wiring.Component):
         for w, way in enumerate(ways):
             m.submodules[f"way_{w}"] = place(platform, way, "image_way")
             m.d.comb += way.frequent.eq(self.frequent)
-        # Two tiles ahead, as many as there can be images of: who sends tiles may wait for each in turn.
+        # Room for two: the values of the next tile may come while this tile's are written.
         m.submodules.tiles = tiles = StreamFIFO(self.tiles.payload.shape(), depth=2)
         wiring.connect(m, wiring.flipped(self.tiles), tiles.i)
 
@@ -203,9 +203,8 @@ class ImageWriter(wiring.Component):
 
         offers, leaves, last_part = Signal(), Signal(), Signal()
         load_beat = Signal(load_bits)
-        all_here, all_ended = Signal(), Signal()
+        all_ended = Signal()
         m.d.comb += [
-            all_here.eq(Cat(way.granules.valid | way.ended for way in ways).all()),
             all_ended.eq(Cat(way.ended for way in ways).all()),
             load_beat.eq(Cat(Mux(way.granules.valid, way.granules.payload, 0) for way in ways)),
             leaves.eq(self.beats.valid & self.beats.ready),
@@ -236,7 +235,7 @@ class ImageWriter(wiring.Component):
                     m.next = "IMAGE"
             with m.State("IMAGE"):
                 m.d.comb += [
-                    offers.eq(all_here & ~all_ended),
+                    offers.eq(~all_ended),
                     self.beats.valid.eq(offers),
                     takes_granules.eq(leaves & last_part),
                     freed.eq(all_ended),
