@@ -31,8 +31,8 @@ class ImageWay(wiring.Component):
     start : in; a pulse: give the tile in half ``read_half``, which is complete. It has ``lo_granules`` LO
         granules a bank, and only the first ``used`` banks were written; the others have LO 0 and no entry.
         All three are constant from then until ``ended``.
-    granules : stream out; the counts in one granule or more, then LO, then HO, bank by bank: on offer in every
-        cycle from the counts until ``ended``.
+    granules : stream out; the counts in one granule or more, then LO, then HO, bank by bank; on offer in
+        every cycle from the counts until ``ended``.
     ho_granules : out; how many granules of HO there are in all; when the counts are offered.
     ended : out; no granule is left. Low from the cycle after ``start`` on.
 

@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+# (a block that is placed as an instance of a shared module only lends its ports)
 """Image writer: lays a layer's outputs into memory as the tile images that the next layer loads."""
 
 from amaranth import Cat, Module, Mux, Signal
@@ -72,7 +74,7 @@ class ImageWriter(wiring.Component):
         at ``length_address``: the region's length in load beats.
     done : out; high, until reset, when the tile with ``last`` is written.
 
-    Latency: 2 + ceil(banks / ways) cycles from an image's last value to its job, a cycle more to its first beat.
+    Latency: 2 + ceil(banks / ways) cycles from an image's last value to its job, a cycle more to its beats.
     Throughput: a beat of values a cycle, as long as images leave as fast as they come; an image takes a cycle
     for each of its bus beats, without a pause, and 3 + ceil(banks / ways) more; a tile's length takes 2.
     Flow control: valid/ready; there is room for two images. Reset: drops everything.

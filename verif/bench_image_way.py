@@ -55,7 +55,7 @@ class Bench:
         return Tile(tile.layout, tile.lo, [hi ^ tile.frequent ^ frequent for hi in tile.hi], frequent)
 
     def send(self, used: int, length: int, sparsity: float, kept: list[int] | None = None) -> None:
-        """A tile of ``length`` positions in the first ``used`` banks; only the vectors at ``kept`` kept, if given."""
+        """A tile of ``length`` positions in ``used`` banks; only the vectors at ``kept`` kept, if given."""
         frequent = join([self.frequent] * self.p["vector"], 4)
         tiles = [self.tile(length, sparsity) for _ in range(used)]
         for tile in tiles if kept is not None else ():
@@ -75,7 +75,8 @@ class Bench:
             for position in range(len(tiles[0])):
                 for bank in rng.sample(range(used), used):
                     while rng.random() < self.gap:
-                        dut.lo.value, dut.hi.value = rng.getrandbits(vector_bits), rng.getrandbits(vector_bits)
+                        for noise in (dut.lo, dut.hi):
+                            noise.value = rng.getrandbits(vector_bits)
                         dut.write.value = 0
                         await FallingEdge(dut.clk)
                     dut.write.value, dut.write_half.value = 1, self.written % 2

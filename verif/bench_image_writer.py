@@ -14,16 +14,18 @@ from sliceforge.verif.output_layer import OutputLayer
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
 
-# Ways fewer than lanes, as many, more; load beats as wide as the bus and wider; k-tiles within a tile and not.
+# Ways fewer than lanes, as many, more; load beats as wide as the bus and wider; tile_k below tile_m or above.
 CASES = [
     {"lanes": 2, "vector": 4, "pea_count": 2, "tile_k": 16, "run_bits": 2, "bus_bits": 64},
     {"lanes": 16, "vector": 4, "pea_count": 16, "tile_k": 32, "run_bits": 4, "bus_bits": 256},  # panacea
     {"lanes": 3, "vector": 2, "pea_count": 5, "tile_k": 8, "run_bits": 1, "bus_bits": 128},
-    {"lanes": 6, "vector": 8, "pea_count": 2, "tile_k": 12, "run_bits": 3, "bus_bits": 256, "address_bits": 40},
+    {"lanes": 6, "vector": 8, "pea_count": 2, "tile_k": 12, "run_bits": 3, "bus_bits": 256,
+     "address_bits": 40},
     {"lanes": 5, "vector": 8, "pea_count": 2, "tile_k": 16, "run_bits": 8, "bus_bits": 32},  # 4 parts
     {"lanes": 1, "vector": 4, "pea_count": 5, "tile_k": 16, "run_bits": 4, "bus_bits": 256},
     {"lanes": 4, "vector": 2, "pea_count": 3, "tile_k": 8, "run_bits": 2, "bus_bits": 256},
-    {"lanes": 6, "vector": 2, "pea_count": 7, "tile_k": 4, "run_bits": 1, "bus_bits": 128, "address_bits": 64},
+    {"lanes": 6, "vector": 2, "pea_count": 7, "tile_k": 4, "run_bits": 1, "bus_bits": 128,
+     "address_bits": 64},
 ]  # fmt: skip
 
 
@@ -68,12 +70,13 @@ class Bench:
         self.beats = Sink(dut, "beats", block.beats.payload.shape(), stall=stalls[2])
         self.tiles.send(self.layer.tiles)
         self.values.send(self.layer.values)
-        self.starts: list[int] = []  # cycle in which each job was taken
+        self.filled = 0  # cycle in which the first image's last value was taken
+        self.starts: list[int] = []  # cycle in which each job was
         self.ends: list[int] = []  # and in which its last beat was
         self.task = cocotb.start_soon(self.watch())
 
     async def watch(self) -> None:
-        """In every cycle: a job is on offer only when its image is complete; its beats follow without a pause."""
+        """In every cycle: a job comes only when its image is complete; its beats follow without a pause."""
         dut, layer = self.dut, self.layer
         cycle = values = beats = promised = 0
         while True:
@@ -93,7 +96,10 @@ class Bench:
                 assert beats == promised, f"job {job} is early"
                 promised += layer.spans[job][1]
                 self.starts.append(cycle)
-            values += int(dut.values__valid.value == 1 and dut.values__ready.value == 1)
+            if dut.values__valid.value == 1 and dut.values__ready.value == 1:
+                values += 1
+                if values == layer.needs[0]:
+                    self.filled = cycle
 
     def written(self) -> dict[int, int]:
         """The memory, by byte, after the jobs with their beats; no byte may be written twice."""
@@ -169,23 +175,24 @@ async def keeps_the_rate(dut: Any, sparsity: float, waits: bool) -> None:
     config = configuration(parameters())
     rows = max(1, config.tile_m // config.tile_k) * min(config.tile_m, config.tile_k)  # whole images
     bench = Bench(dut, [(rows, config.tile_n)] * 3, sparsity=sparsity)
-    overhead = 3 + -(-config.lanes // config.load_ways)
+    depth = -(-config.lanes // config.load_ways)
     arrives = min(rows, config.tile_k) * config.lanes // config.result_lanes
     if waits:  # both halves are full, or all is there, when the first job is taken
         bench.jobs.stall = 1.0
         await ClockCycles(dut.clk, 3 * arrives + 20)
         bench.jobs.stall = 0.0
-    # In cycles: the slower side of each image, then its length, and once the image that the other side is ahead.
-    leaves = [beats + overhead for _, beats in bench.layer.spans if beats > 1]
+    # The slower side of each image, the lengths, and once the image that the other side is ahead.
+    leaves = [beats + 3 + depth for _, beats in bench.layer.spans if beats > 1]
     limit = sum(max(arrives, cycles) for cycles in leaves) + 3 * 2 + max(leaves)
     await bench.finish()
-    images = [
-        end - begin for begin, end, (_, beats) in zip(bench.starts, bench.ends, bench.layer.spans, strict=True)
-        if beats > 1
-    ]  # fmt: skip
+    images = [end - begin for begin, end in zip(bench.starts, bench.ends, strict=True) if end - begin > 1]
+    assert images == [beats for _, beats in bench.layer.spans if beats > 1]
     total = bench.ends[-1] - bench.starts[0] + 1
-    dut._log.info(f"images from job to last beat {images}, beats {bench.layer.beats}, in all {total} cycles")
-    assert total <= limit
+    dut._log.info(
+        f"images from job to last beat {images}, of {bench.layer.beats} beats; "
+        f"{total} cycles from first job to last beat, which leaves in cycle {bench.ends[-1]}"
+    )
+    assert total <= limit and (waits or bench.starts[0] - bench.filled == 2 + depth)
     assert waits or bench.values.refused == 0 or max(leaves) + 3 > arrives
 
 

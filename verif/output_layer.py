@@ -1,4 +1,4 @@
-"""A layer of output tiles, and the jobs and bytes that are to come of it: golden of the image writer's bench."""
+"""A layer of output tiles, and the jobs and bytes that come of it: golden of the image writer's bench."""
 
 from __future__ import annotations
 
