@@ -21,7 +21,7 @@ CASES = [
     {"sums": 4, "tile_m": 8},
     {"sums": 8, "tile_m": 12},
     {"sums": 4, "tile_m": 2},
-    {"sums": 32, "tile_m": 4},
+    {"sums": 16, "tile_m": 4},
 ]
 LOW, HIGH = -(1 << 31), (1 << 31) - 1
 SUMS = (LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH)
