@@ -21,7 +21,7 @@ CASES = [
     {"sums": 4, "tile_m": 8},
     {"sums": 8, "tile_m": 12},
     {"sums": 4, "tile_m": 2},
-    {"sums": 16, "tile_m": 4},
+    {"sums": 32, "tile_m": 4},
 ]
 LOW, HIGH = -(1 << 31), (1 << 31) - 1
 SUMS = (LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH)
@@ -61,10 +61,8 @@ class Layer:
         return max(LOW, min(HIGH, (halves << shift - 1) // multiplier + rng.randint(-1, 1)))
 
     def expected(self) -> np.ndarray:
-        values = requantize(
-            self.sums, self.multipliers, self.shifts, self.zero_out, bool(self.relu),
-            next_lo_bits=(4, 5, 6)[self.rounding],
-        )  # fmt: skip
+        scale, bits = (self.multipliers, self.shifts), (4, 5, 6)[self.rounding]
+        values = requantize(self.sums, *scale, self.zero_out, bool(self.relu), next_lo_bits=bits)
         return np.array(self.table)[values] if self.use_table else values
 
 
@@ -179,16 +177,15 @@ async def is_exact_at_the_corners(dut: Any) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(use_table=[0, 1])
 async def takes_a_beat_a_cycle(dut: Any, use_table: int) -> None:
-    """Across the ends of rows and tiles too, with the scales and the table here."""
+    """Across the ends of rows and tiles too: two words of scales a row come while its 8 beats go."""
     await start(dut, component(parameters()))
     p = parameters()
     layer = Layer(random.Random(cocotb.RANDOM_SEED), 2 * p["tile_m"], 8 * p["sums"], use_table=use_table)
-    bench = Bench(dut, layer, tile_n=8 * p["sums"])
+    bench = Bench(dut, layer, tile_n=layer.n)
     while bench.results.sent < 1:
         await FallingEdge(dut.clk)
     refused = bench.results.refused
     await bench.finish()
-    # The second tile's scales come two words a row, while the first tile's rows take 8 beats each.
     assert bench.results.refused == refused and bench.values.refused == 0
 
 
@@ -209,7 +206,7 @@ async def waits_for_scales_and_table(dut: Any) -> None:
     await start(dut, component(parameters()))
     p = parameters()
     layer = Layer(random.Random(cocotb.RANDOM_SEED), p["tile_m"], 16 * p["sums"], use_table=1)
-    bench = Bench(dut, layer, tile_n=16 * p["sums"], stalls=(0, 0, 0, 1.0))
+    bench = Bench(dut, layer, tile_n=layer.n, stalls=(0, 0, 0, 1.0))
     held = {source: [source.queue.pop()] for source in (bench.scales, bench.table)}
     for source in held:
         await ClockCycles(dut.clk, 300)
