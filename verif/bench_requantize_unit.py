@@ -77,8 +77,7 @@ class Bench:
         self, dut: Any, layer: Layer, *, tile_n: int, by_columns: bool = False, stalls: Any = (0, 0, 0, 0)
     ) -> None:
         self.dut, self.layer = dut, layer
-        p = parameters()
-        self.tile_m, self.width = p["tile_m"], p["sums"]
+        self.tile_m, self.width = (parameters()[name] for name in ("tile_m", "sums"))
         for name in ("m", "zero_out", "rounding", "relu", "use_table"):
             getattr(dut, name).value = getattr(layer, name)
         self.scales = Source(dut, "scales", word_layout(), stall=stalls[0])
