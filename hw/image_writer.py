@@ -8,10 +8,18 @@ from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.hierarchy import place
 from sliceforge.hw.image_way import ImageWay
-from sliceforge.hw.payloads import index, lo_granules, write_beat_layout, write_job_layout
+from sliceforge.hw.payloads import (
+    K_TILE_BITS,
+    image_tile_layout,
+    index,
+    lo_granules,
+    value_layout,
+    write_beat_layout,
+    write_job_layout,
+)
 from sliceforge.hw.stream_fifo import StreamFIFO
 
-__all__ = ["ImageWriter", "image_tile_layout", "most_image_beats", "value_layout"]
+__all__ = ["ImageWriter", "most_image_beats"]
 
 
 def most_image_beats(layout, banks, ways, bus_bits):
@@ -20,34 +28,6 @@ def most_image_beats(layout, banks, ways, bus_bits):
     granules = layout.lo_granules(layout.tile_k, 1) + layout.ho_granules(layout.tile_k)
     load_beats = layout.header_beats(banks, ways) + depth * granules
     return load_beats * (ways * layout.granule_bits // bus_bits)
-
-
-def image_tile_layout(address_bits, tile_m, tile_n):
-    """An output tile of ``rows`` x ``columns`` values; where its region and the region's length go.
-
-    The addresses have a bit more than the bus: set, they lie past the address space.
-    """
-    return data.StructLayout(
-        {
-            "rows": range(tile_m + 1),
-            "columns": range(tile_n + 1),
-            "address": address_bits + 1,
-            "length_address": address_bits + 1,
-        }
-    )
-
-
-def value_layout(values):
-    """``values`` 8-bit outputs of one row, neighbouring columns; the first ``count`` of them count."""
-    return data.StructLayout(
-        {
-            "values": data.ArrayLayout(8, values),
-            "count": range(values + 1),
-            "last_of_row": 1,
-            "last_of_tile": 1,
-            "last": 1,
-        }
-    )
 
 
 class ImageWriter(wiring.Component):
@@ -94,7 +74,7 @@ class ImageWriter(wiring.Component):
             {
                 "lo_bits": In(3),
                 "frequent": In(4),
-                "k_tile": In(range(layout.tile_k + 1)),
+                "k_tile": In(K_TILE_BITS),
                 "tiles": In(stream.Signature(tile)),
                 "values": In(stream.Signature(value_layout(sums))),
                 "jobs": Out(stream.Signature(write_job_layout(address_bits, most_beats))),

@@ -9,44 +9,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.hierarchy import place
-from sliceforge.hw.payloads import DIM_BITS
+from sliceforge.hw.payloads import nest_layout, result_layout, value_layout, word_layout
 from sliceforge.hw.requantize_column import ENTRIES, RequantizeColumn, entry_layout
-from sliceforge.hw.scale_buffer import ScaleBuffer, word_layout
+from sliceforge.hw.scale_buffer import ScaleBuffer
 from sliceforge.hw.stream_fifo import StreamFIFO
 
-__all__ = ["RequantizeUnit", "result_layout", "value_layout"]
+__all__ = ["RequantizeUnit"]
 
 BYTES = 4  # of a word
-
-
-def result_layout(sums):
-    """``sums`` 32-bit results of one row, neighbouring columns; the first ``count`` of them count.
-
-    ``frees_rows`` comes with a tile's last beat: what belongs to the rows of this tile is not needed again.
-    """
-    return data.StructLayout(
-        {
-            "sums": data.ArrayLayout(32, sums),
-            "count": range(sums + 1),
-            "last_of_row": 1,
-            "last_of_tile": 1,
-            "frees_rows": 1,
-            "last": 1,  # of the layer
-        }
-    )
-
-
-def value_layout(sums):
-    """``sums`` 8-bit activations of one row, neighbouring columns; the first ``count`` of them count."""
-    return data.StructLayout(
-        {
-            "values": data.ArrayLayout(8, sums),
-            "count": range(sums + 1),
-            "last_of_row": 1,
-            "last_of_tile": 1,
-            "last": 1,  # of the layer
-        }
-    )
 
 
 class RequantizeUnit(wiring.Component):
@@ -57,11 +27,11 @@ class RequantizeUnit(wiring.Component):
 
     Parameters
     ----------
-    sums : E, columns of a beat. ``tile_m`` : rows of a tile.
+    sums : E, columns of a beat. ``tile_m``, ``tile_n``, ``k_bits`` : of the `RowNest`.
 
     Members
     -------
-    m : in; rows of the layer. All settings are constant during a layer; the unit is reset between layers.
+    loops : in; of the layer. All settings are constant during a layer; the unit is reset between layers.
     zero_out, relu, use_table : in.
     rounding : in; 0, 1 or 2 for the next layer's lo_bits 4, 5 or 6.
     scales : stream in; m (31 bits) and sh (6 bits, 1..62) of each row, a word each, of the layer's rows in
@@ -70,6 +40,7 @@ class RequantizeUnit(wiring.Component):
     table : stream in; where ``use_table``, 64 words: entry 4 i + b is byte b of word i. Else nothing.
     results : stream in; tile after tile, row after row. None is taken before the scales of all rows of its
         tile are here, and the table.
+    bad_scale : out; high, until reset: a scale is out of range.
     values : stream out; a beat for each of results. What is beyond ``count`` means nothing.
 
     Latency: LATENCY cycles from results to the output FIFO, 1 through it. Throughput: a beat a cycle; the
@@ -82,13 +53,14 @@ class RequantizeUnit(wiring.Component):
 
     LATENCY = RequantizeColumn.LATENCY
 
-    def __init__(self, *, sums, tile_m):
-        self.parameters = {"sums": sums, "tile_m": tile_m}
+    def __init__(self, *, sums, tile_m, tile_n, k_bits):
+        self._rows = {"tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits}
+        self.parameters = {"sums": sums, **self._rows}
         self._sums = sums
         self._tile_m = tile_m
         super().__init__(
             {
-                "m": In(DIM_BITS),
+                "loops": In(nest_layout()),
                 "zero_out": In(8),
                 "rounding": In(2),
                 "relu": In(1),
@@ -97,6 +69,7 @@ class RequantizeUnit(wiring.Component):
                 "table": In(stream.Signature(word_layout())),
                 "results": In(stream.Signature(result_layout(sums))),
                 "values": Out(stream.Signature(value_layout(sums))),
+                "bad_scale": Out(1),
             }
         )
 
@@ -110,14 +83,15 @@ class RequantizeUnit(wiring.Component):
         m.d.sync += room.eq(room - taken + (fifo.o.valid & fifo.o.ready))
 
         # Cycle 0: take a beat; the buffer reads its row's scale.
-        m.submodules.scale_buffer = scales = ScaleBuffer(tile_m=self._tile_m)
+        m.submodules.scale_buffer = scales = ScaleBuffer(**self._rows)
         result = self.results.p
         row = Signal(range(self._tile_m))  # in its tile
         entry, table_full = self._load_table(m)
         m.d.comb += [
             self.results.ready.eq((room != 0) & scales.available & (table_full | ~self.use_table)),
             taken.eq(self.results.valid & self.results.ready),
-            scales.m.eq(self.m),
+            scales.loops.eq(self.loops),
+            self.bad_scale.eq(scales.bad_scale),
             scales.scales.payload.eq(self.scales.payload),
             scales.scales.valid.eq(self.scales.valid),
             self.scales.ready.eq(scales.scales.ready),

@@ -1,19 +1,14 @@
 """Scale buffer: multiplier and shift of the rows of two tiles, one in use and one on its way in."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from sliceforge.hw.loop_counter import LoopCounter
-from sliceforge.hw.payloads import DIM_BITS
+from sliceforge.hw.payloads import nest_layout, word_layout
+from sliceforge.hw.tile_nest import RowNest
 
-__all__ = ["ScaleBuffer", "scale_layout", "word_layout"]
-
-
-def word_layout():
-    """A word of 32 bits, as scales and tables have them in memory."""
-    return data.StructLayout({"word": 32})
+__all__ = ["ScaleBuffer", "scale_layout"]
 
 
 def scale_layout():
@@ -24,35 +19,35 @@ def scale_layout():
 class ScaleBuffer(wiring.Component):
     """Holds the scales (arithmetic.md section 9) of the rows of an output tile, to be read again and again.
 
-    Two words a row: multiplier, then shift; bits above the field are ignored. After the layer's last row
-    comes the first one again, if anything comes.
+    Two words a row: multiplier, then shift.
 
     Parameters
     ----------
-    tile_m : rows of a tile.
+    tile_m, tile_n, k_bits : of the `RowNest`.
 
     Members
     -------
-    m : in; rows of the layer, constant during a layer.
-    scales : stream in; the words, in order.
+    loops : in; constant during a layer.
+    scales : stream in; the words, in the order of the `RowNest`.
     row, scale : in, out; the read port. Data stands one cycle after the row.
     available : out; the scales of the present tile's rows are here.
+    bad_scale : out; high, until reset: a multiplier has more than 31 bits, or a shift is not 1 to 62.
     slot_freed : in; the present tile's rows are done. Only while ``available``.
 
     Latency: 1 cycle from row to scale. Throughput: a word a cycle. Flow control: valid/ready on ``scales``.
     Tested range: tile_m 2..64; M from 1 to 5 tiles, 1 to 3 times.
     """
 
-    def __init__(self, *, tile_m):
-        self.parameters = {"tile_m": tile_m}
-        self._tile_m = tile_m
+    def __init__(self, *, tile_m, tile_n, k_bits):
+        self.parameters = {"tile_m": tile_m, "tile_n": tile_n, "k_bits": k_bits}
         super().__init__(
             {
-                "m": In(DIM_BITS),
+                "loops": In(nest_layout()),
                 "scales": In(stream.Signature(word_layout())),
                 "row": In(range(tile_m)),
                 "scale": Out(scale_layout()),
                 "available": Out(1),
+                "bad_scale": Out(1),
                 "slot_freed": In(1),
             }
         )
@@ -61,7 +56,7 @@ class ScaleBuffer(wiring.Component):
         m = Module()
         half_rows = 1 << len(self.row)
         m.submodules.ram = ram = Memory(shape=scale_layout(), depth=2 * half_rows, init=[])
-        m.submodules.row_loop = rows = LoopCounter(width=DIM_BITS, step=self._tile_m)
+        m.submodules.nest = nest = RowNest(**self.parameters)
         write, read = ram.write_port(), ram.read_port()
         tiles = Signal(range(3))  # halves that are full
         write_half, read_half = Signal(), Signal()
@@ -72,9 +67,9 @@ class ScaleBuffer(wiring.Component):
         m.d.comb += [
             self.scales.ready.eq(tiles != 2),
             taken.eq(self.scales.valid & self.scales.ready),
-            tile_ends.eq(taken & second & (row + 1 == rows.length)),
-            rows.total.eq(self.m),
-            rows.next.eq(tile_ends),
+            tile_ends.eq(taken & second & (row + 1 == nest.rows.length)),
+            nest.loops.eq(self.loops),
+            nest.next.eq(tile_ends),
             write.en.eq(taken & second),
             write.addr.eq(Cat(row, write_half)),
             write.data.multiplier.eq(multiplier),
@@ -88,6 +83,9 @@ class ScaleBuffer(wiring.Component):
             m.d.sync += [second.eq(~second), multiplier.eq(self.scales.p.word)]
             with m.If(second):
                 m.d.sync += row.eq(row + 1)
+        word = self.scales.p.word
+        with m.If(taken & Mux(second, (word == 0) | (word > 62), word[31])):
+            m.d.sync += self.bad_scale.eq(1)
         with m.If(tile_ends):
             m.d.sync += [row.eq(0), write_half.eq(~write_half)]
         with m.If(self.slot_freed):
