@@ -47,7 +47,7 @@ class ImageWriter(wiring.Component):
     -------
     lo_bits, frequent, k_tile : in; slicing (4, 5, 6) and r of the next layer, positions of an image
         (1..tile_k); constant during a layer.
-    tiles : stream in; the output tiles to come. A tile must not wait for its values, nor they for it.
+    tiles : stream in; the output tiles to come; a tile must not wait until its values are taken.
     values : stream in; the rows of the tiles in order, ``ceil(columns / sums)`` beats each.
     jobs, beats : stream out. A region begins at ``address`` with a load beat that is left out; then a job
         for each image, on offer when the image is complete and before its beats; then one of a single word,

@@ -16,7 +16,7 @@ from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
 
 # Ways fewer than lanes, as many, more; load beats as wide as the bus and wider; tile_k below tile_m or above.
 CASES = [
-    {"lanes": 2, "vector": 4, "pea_count": 2, "tile_k": 16, "run_bits": 2, "bus_bits": 64},
+    {"lanes": 2, "vector": 4, "pea_count": 2, "tile_k": 16, "run_bits": 2, "bus_bits": 32},  # 2 parts
     {"lanes": 16, "vector": 4, "pea_count": 16, "tile_k": 32, "run_bits": 4, "bus_bits": 256},  # panacea
     {"lanes": 3, "vector": 2, "pea_count": 5, "tile_k": 8, "run_bits": 1, "bus_bits": 128},
     {"lanes": 6, "vector": 8, "pea_count": 2, "tile_k": 12, "run_bits": 3, "bus_bits": 256,
@@ -24,7 +24,7 @@ CASES = [
     {"lanes": 5, "vector": 8, "pea_count": 2, "tile_k": 16, "run_bits": 8, "bus_bits": 32},  # 4 parts
     {"lanes": 1, "vector": 4, "pea_count": 5, "tile_k": 16, "run_bits": 4, "bus_bits": 256},
     {"lanes": 4, "vector": 2, "pea_count": 3, "tile_k": 8, "run_bits": 2, "bus_bits": 256},
-    {"lanes": 6, "vector": 2, "pea_count": 7, "tile_k": 4, "run_bits": 1, "bus_bits": 128,
+    {"lanes": 6, "vector": 2, "pea_count": 7, "tile_k": 4, "run_bits": 1, "bus_bits": 64,
      "address_bits": 64},
 ]  # fmt: skip
 
