@@ -35,7 +35,7 @@ class TileLoader(wiring.Component):
     -------
     loops, dense : in; the layer's nest and LO slices a position, constant during a layer.
     resident, blocks_share : in; the images stay in the memory over that loop; and over all blocks of it.
-    span : in; positions along K of a region, at most.
+    span : in; positions along K of a region, at most; unless it is all ones, a region also ends with K.
     compressed : in; the layer has HO slices. Without them every count must be 0.
     beats : stream in; ``last`` must be set on the last beat of a region and on no other.
     space : in; a slot is free for the next image. Looked at before each image.
@@ -181,13 +181,16 @@ class TileLoader(wiring.Component):
         )
         spanned, reached = Signal(DIM_BITS), Signal(DIM_BITS)  # positions of the region
         region_ends = Signal()
+        in_parts = ~self.span.all()
         m.d.comb += [
             nest.loops.eq(self.loops),
             once.eq(self.resident),
             nest.once_blocks.eq(self.blocks_share),
             nest.next.eq(self.loaded),
             reached.eq(spanned + nest.positions.length),
-            region_ends.eq(window_ends | (reached >= self.span)),
+            region_ends.eq(
+                window_ends | (reached >= self.span) | (in_parts & nest.tile_ends & nest.chunks.last)
+            ),
         ]
         with m.If(self.loaded):
             m.d.sync += [spanned.eq(Mux(region_ends, 0, reached)), self.complete.eq(nest.ends)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig, TileLayout
 from sliceforge.gen.dataflow import Dataflow
-from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT
+from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT, TABLE_WORDS
 from sliceforge.hw.payloads import DIM_BITS, PSUM_BANKS
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import check_exponents
@@ -20,9 +20,9 @@ from sliceforge.sim.images import activation_images, image_beats, unpack_image, 
 from sliceforge.sim.schedule import Schedule, plan
 
 __all__ = [
-    "LayerImage", "UnpackedLayer", "decode_descriptor", "descriptor_bytes", "descriptor_fields",
+    "LayerImage", "OutputImages", "UnpackedLayer", "decode_descriptor", "descriptor_bytes", "descriptor_fields",
     "descriptor_schedule", "encode_descriptor",
-    "least_bytes", "pack_layer", "unpack_layer",
+    "least_bytes", "pack_layer", "read_output", "unpack_layer",
 ]  # fmt: skip
 
 Bytes = npt.NDArray[np.uint8]
@@ -33,13 +33,35 @@ _LENGTH_BYTES = 4  # of a region's header: the length of the next region
 
 
 @dataclass(frozen=True, eq=False)
+class OutputImages:
+    """How a layer's results become the next layer's activations in memory.
+
+    multiplier, shift : int64 (M,), and zero_point, relu: of `requantize.requantize`. table : uint8 (256,) or
+        None. lo_bits, frequent, k_tile : of the next layer.
+    group : rows of tiles whose regions lie side by side. stride : bytes from a region to the next.
+    """
+
+    multiplier: npt.NDArray[np.int64]
+    shift: npt.NDArray[np.int64]
+    zero_point: int
+    relu: bool
+    table: npt.NDArray[np.uint8] | None
+    lo_bits: int
+    frequent: int
+    k_tile: int
+    group: int
+    stride: int
+
+
+@dataclass(frozen=True, eq=False)
 class LayerImage:
     """What memory holds of one layer, which runs as ``schedule`` says.
 
     weights, activations : uint8, all regions one after another; their first ones have ``weights_length``
         and ``activations_length`` load beats, header included.
+        Those of a layer that follows another in a chain are not here: they lie ``activations_stride`` bytes apart.
     bias : int32 (M,), folded. exponents : of APSQ, one a K-chunk; none with full partial sums.
-    lo_bits, weight_slices, frequent : as in the descriptor.
+    lo_bits, weight_slices, frequent : as in the descriptor. output : None for results of 32 bits.
     """
 
     schedule: Schedule
@@ -52,6 +74,8 @@ class LayerImage:
     lo_bits: int
     weight_slices: int
     frequent: int
+    activations_stride: int = 0
+    output: OutputImages | None = None
 
     @property
     def config(self) -> AcceleratorConfig:
@@ -66,8 +90,20 @@ class LayerImage:
 
     @property
     def parameters(self) -> npt.NDArray[np.uint32]:
-        """Exponents and biases as they lie in memory."""
-        return np.concatenate([self.exponent_words, self.bias.view(np.uint32)])
+        """Activation table, exponents, biases and scales as they lie in memory."""
+        rows, words = self.bias.view(np.uint32)[:, None], [self.exponent_words]
+        if self.output is not None:
+            scales = np.stack([self.output.multiplier, self.output.shift], axis=1)
+            rows = np.concatenate([rows, scales.astype(np.uint32)], axis=1)
+            if self.output.table is not None:
+                words.insert(0, self.output.table.view("<u4").astype(np.uint32))
+        return np.concatenate([*words, rows.reshape(-1)])
+
+    @property
+    def output_bytes(self) -> int:
+        """Memory that the results take."""
+        s = self.schedule
+        return 4 * s.m * s.n if self.output is None else s.rows * s.columns * self.output.stride
 
     @property
     def psum_bytes(self) -> int:
@@ -187,12 +223,14 @@ def descriptor_bytes(
     activations_address: int,
     parameters_address: int,
     output_address: int,
-    output_stride: int,
     psum_address: int = 0,
+    length_address: int = 0,
     next_address: int | None = None,
     interrupt: bool = False,
 ) -> bytes:
-    """The layer's descriptor. psum_address: of ``image.psum_bytes`` bytes; next_address: of the next layer's,
+    """The layer's descriptor. output_address: of ``image.output_bytes`` bytes, rows of results without a gap;
+    psum_address: of ``image.psum_bytes`` bytes; length_address: where the length of a requantized layer's first
+    region goes; next_address: of the next layer's,
     None after the last; interrupt: raise LAYER when this layer is done. ValueError for a value that its field
     cannot hold; whether the machine will accept it is not checked.
     """
@@ -205,8 +243,8 @@ def descriptor_bytes(
             "ACTIVATIONS_ADDRESS": activations_address,
             "PARAMETERS_ADDRESS": parameters_address,
             "OUTPUT_ADDRESS": output_address,
-            "OUTPUT_STRIDE": output_stride,
             "PSUM_ADDRESS": psum_address,
+            "LENGTH_ADDRESS": length_address,
             "NEXT_ADDRESS": next_address or 0,
         }
     )
@@ -215,7 +253,7 @@ def descriptor_bytes(
 def descriptor_fields(image: LayerImage) -> dict[str, int]:
     """The descriptor's fields that do not depend on where the layer lies."""
     s = image.schedule
-    return {
+    fields = {
         "FORMAT": DESCRIPTOR_FORMAT,
         "WEIGHTS_RESIDENT": s.weights_resident,
         "ACTIVATIONS_RESIDENT": s.activations_resident,
@@ -236,7 +274,25 @@ def descriptor_fields(image: LayerImage) -> dict[str, int]:
         "PSUM_GROUP": s.psum_group,
         "BLOCK": s.block,
         "EXPONENT_WORDS": len(image.exponent_words),
+        "ACTIVATIONS_STRIDE": image.activations_stride,
+        "OUTPUT_STRIDE": 4 * s.n,
     }
+    output = image.output
+    if output is not None:
+        fields |= {
+            "OUTPUT_STRIDE": output.stride,
+            "REQUANTIZE": 1,
+            "RELU": output.relu,
+            "TABLE": output.table is not None,
+            "NEXT_LO_BITS": output.lo_bits,
+            "NEXT_FREQUENT": output.frequent,
+            "ZERO_POINT": output.zero_point,
+            "NEXT_K_TILE": output.k_tile,
+            "OUTPUT_GROUP": output.group,
+            "OUTPUT_TILE_ROWS": s.rows,
+            "OUTPUT_TILE_COLUMNS": s.columns,
+        }
+    return fields
 
 
 def _descriptor_fields() -> dict[str, tuple[int, int]]:
@@ -322,16 +378,39 @@ def unpack_layer(read: ReadMemory, address: int, config: AcceleratorConfig) -> U
         schedule.activation_regions(), schedule,
         banks=config.lanes, dense=1, frequent=d["FREQUENT"], layout=config.activation_layout,
     )[:, :n]  # fmt: skip
-    l, words = d["LO_BITS"], d["EXPONENT_WORDS"]
-    parameters = bytes(read(d["PARAMETERS_ADDRESS"], 4 * (words + m)))
+    l, words, table = d["LO_BITS"], d["EXPONENT_WORDS"], TABLE_WORDS * (d["REQUANTIZE"] & d["TABLE"])
+    row_words = 3 if d["REQUANTIZE"] else 1
+    parameters = bytes(read(d["PARAMETERS_ADDRESS"] + 4 * table, 4 * (words + row_words * m)))
+    rows = np.frombuffer(parameters[4 * words :], "<i4").reshape(m, row_words)
     return UnpackedLayer(
         descriptor=d,
         schedule=schedule,
         weights=(slices << 3 * np.arange(dense + 1)[:, None, None]).sum(axis=0).astype(np.int16),
         x_hat=((high << l) + (low << (l - 4))).T.astype(np.uint8),
-        bias=np.frombuffer(parameters[4 * words :], "<i4").astype(np.int32),
+        bias=rows[:, 0].astype(np.int32),
         exponents=tuple(parameters[: schedule.steps if schedule.psum_group else 0]),
     )
+
+
+def read_output(
+    read: ReadMemory, address: int, length: int, image: LayerImage
+) -> npt.NDArray[np.uint8]:
+    """The requantized results (M, N) of a layer from its regions at ``address``, the first of ``length`` load beats;
+    without the bits that the next layer's lo_bits drop. ValueError for a malformed region or image.
+    """
+    output, s = image.output, image.schedule
+    assert output is not None
+    tile_m = s.config.tile_m
+    # A layer that loads them in this order.
+    reader = Schedule(
+        config=s.config, m=1, k=s.m, n=s.n, chunk=output.group * tile_m, k_tile=output.k_tile, span=tile_m,
+        dataflow=Dataflow.WEIGHT_STATIONARY, block=s.columns,
+    )  # fmt: skip
+    low, high = _read_operand(
+        read, address, length, output.stride, reader.activation_regions(), reader,
+        banks=s.config.lanes, dense=1, frequent=output.frequent, layout=s.config.activation_layout,
+    )[:, : s.n]  # fmt: skip
+    return ((high << output.lo_bits) + (low << (output.lo_bits - 4))).T.astype(np.uint8)
 
 
 def _read_operand(

@@ -170,7 +170,8 @@ class Schedule:
         for image in region:
             part.append(image)
             positions += self.k_slices[image[1]].stop - self.k_slices[image[1]].start
-            if self.span is not None and positions >= self.span:
+            last_of_k = image[1] == self.images - 1
+            if self.span is not None and (positions >= self.span or last_of_k):
                 yield part
                 part, positions = [], 0
         if part:
@@ -215,9 +216,16 @@ class Schedule:
             and (not self.activations_resident or activations <= c.activation_slots)
             and (not self.blocks_share or (stays and shared <= slots))
             and (stays or blocks == 1)
-            and (self.activations_resident or self.span is None or not (self.weight_stationary or self.input_stationary))
+            and self._parts_legal
             and (not self.psums_resident or self.steps == 1 or self.waiting_psums <= self.psum_room)
         )
+
+    @property
+    def _parts_legal(self) -> bool:
+        """Activations in parts are loaded in one order: nothing less than all of them can be loaded again."""
+        if self.span is None or self.dataflow == Dataflow.OUTPUT_STATIONARY:
+            return True
+        return self.activations_resident and not (self.weight_stationary and len(self.column_blocks) > 1)
 
     @property
     def waiting_psums(self) -> int:
@@ -264,13 +272,15 @@ def plans(
     chunk: int | None = None,
     psum_group: int = 0,
     resident: bool = True,
+    k_tile: int | None = None,
+    span: int | None = None,
 ) -> Iterator[Schedule]:
     """All schedules with ``dataflow`` that the machine can run; with ``resident`` False, those that load
-    operands anew for each tile wherever that is possible. chunk: K by default."""
-    size = min(k, chunk or k)
+    operands anew for each tile wherever that is possible. chunk: K by default; k_tile: tile_k."""
     base = Schedule(
-        config=config, m=m, k=k, n=n, chunk=size, k_tile=config.tile_k, dataflow=dataflow, psum_group=psum_group
-    )
+        config=config, m=m, k=k, n=n, chunk=min(k, chunk or k), k_tile=k_tile or config.tile_k, span=span,
+        dataflow=dataflow, psum_group=psum_group,
+    )  # fmt: skip
     count = 1
     if base.weight_stationary:
         count = base.columns
@@ -306,11 +316,13 @@ def plan(
     chunk: int | None = None,
     psum_group: int = 0,
     resident: bool = True,
+    k_tile: int | None = None,
+    span: int | None = None,
     weight_bytes: int | None = None,
     activation_bytes: int | None = None,
 ) -> Schedule:
     """The schedule with the least estimated traffic to DRAM, of ``dataflow`` or, if None, of all three; among
-    equals output stationary and the largest block. The bytes of all images of an operand decide; without them, those of
+    equals output stationary and the largest block; ValueError if there is none. The bytes of all images of an operand decide; without them, those of
     full slots are taken.
     """
     flows = tuple(Dataflow) if dataflow is None else (dataflow,)
@@ -318,8 +330,9 @@ def plan(
         schedule
         for flow in flows
         for schedule in plans(
-            config, m, k, n, dataflow=flow, chunk=chunk, psum_group=psum_group, resident=resident
-        )
+            config, m, k, n, dataflow=flow, chunk=chunk, psum_group=psum_group, resident=resident,
+            k_tile=k_tile, span=span,
+        )  # fmt: skip
     ]
 
     def cost(schedule: Schedule) -> int:
@@ -335,6 +348,11 @@ def plan(
         )
         return sum(tensor.dram for tensor in traffic.values())
 
+    if not found:
+        raise ValueError(
+            f"dataflow must be one that fits the machine's memories for M, K, N = {m}, {k}, {n}, "
+            f"not {', '.join(flow.name for flow in flows)}"
+        )
     return min(found, key=cost)
 
 
