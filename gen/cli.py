@@ -1,11 +1,10 @@
-"""The command line: ``sliceforge configs | generate | gemm``.
+"""The command line: ``sliceforge configs | generate | gemm | calibrate``.
 
 An error is one line on standard error and exit status 2; no output is written or altered then.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -20,24 +19,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sliceforge.gen.cli_calibrate import calibrate
+from sliceforge.gen.cli_parts import (
+    array_bytes,
+    config_option,
+    json_option,
+    operand_options,
+    print_rows,
+    set_option,
+)
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
 
 __all__ = ["cli", "main", "print_report"]
-
-_PRESETS = ", ".join(AcceleratorConfig.presets())
-
-config_option = click.option(
-    "--config",
-    "source",
-    required=True,
-    metavar="PRESET|FILE.toml",
-    help=f"A preset ({_PRESETS}) or a TOML file.",
-)
-set_option = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a field; may be repeated."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 def main() -> None:
@@ -161,11 +155,7 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
 @cli.command()
 @config_option
 @set_option
-@click.option("--weights", required=True, metavar="W.npy", help="Integers (M, K) of weight-bits.")
-@click.option("--activations", required=True, metavar="X.npy", help="Integers (K, N), 0..255.")
-@click.option("--zero-point", required=True, type=int, metavar="Z", help="Of the activations, 0..255.")
-@click.option("--weight-bits", type=int, default=7, show_default=True, help="4, 7 or 10.")
-@click.option("--lo-bits", type=int, default=4, show_default=True, help="l of the activations: 4, 5 or 6.")
+@operand_options
 @click.option("--bias", metavar="B.npy", help="Integers (M,) of 32 bits.")
 @click.option("--engine", default="golden", show_default=True, help="golden (numpy) or rtl (the Verilog).")
 @click.option("--psum-group", type=int, metavar="G", help="APSQ group size; partial sums in INT8.")
@@ -249,9 +239,7 @@ def gemm(
             progress=progress,
         )
     text = json.dumps(result.report, indent=2)
-    array = io.BytesIO()
-    np.save(array, result.output)
-    data = {"output": array.getvalue(), "report": f"{text}\n".encode()}
+    data = {"output": array_bytes(result.output), "report": f"{text}\n".encode()}
     write_all({path: data[name] for name, path in outputs.items() if name in data})
     if as_json:
         print(text)
@@ -259,11 +247,12 @@ def gemm(
         print_report(result.report)
 
 
+cli.add_command(calibrate)
+
+
 def print_report(report: dict[str, Any]) -> None:
     """The report as a table; shares in per cent."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("")
-    table.add_column("", justify="right")
+    rows = {}
     for key, value in report.items():
         if value is None or isinstance(value, dict):
             continue
@@ -275,8 +264,8 @@ def print_report(report: dict[str, Any]) -> None:
             text = f"{value:.3f}" if key.startswith("speedup") else f"{value:.1%}"
         else:
             text = f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(key.replace("_", " "), text)
-    Console().print(table)
+        rows[key.replace("_", " ")] = text
+    print_rows(rows)
 
 
 @contextmanager

@@ -17,7 +17,17 @@ from sliceforge.sim.golden import GemmResult, exact_float, report
 from sliceforge.sim.slices import sliced_activations
 from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
 
-__all__ = ["apsq", "apsq_gemm", "check_exponents", "dequantize", "psum_tiles", "quantize"]
+__all__ = [
+    "apsq",
+    "apsq_gemm",
+    "check_exponents",
+    "dequantize",
+    "psum_tiles",
+    "quantize",
+    "round_shift",
+    "store",
+    "walk",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -31,7 +41,8 @@ def quantize(tile: npt.ArrayLike, exponent: int) -> npt.NDArray[np.int8]:
     tile: integers of any shape, less than 2^62 in magnitude; exponent e: 0..31.
     """
     values = checks.integer_array("tile", tile, 1 - TILE_LIMIT, TILE_LIMIT - 1).astype(np.int64)
-    return _quantize(values, checks.integer("exponent", exponent, 0, MAX_EXPONENT))
+    rounded = round_shift(values, checks.integer("exponent", exponent, 0, MAX_EXPONENT))
+    return rounded.clip(-128, 127).astype(np.int8)
 
 
 def dequantize(stored: npt.ArrayLike, exponent: int) -> IntArray:
@@ -130,19 +141,36 @@ def check_exponents(name: str, value: npt.ArrayLike, steps: int) -> list[int]:
     return [int(exponent) for exponent in exponents]
 
 
-def _quantize(tile: IntArray, exponent: int) -> npt.NDArray[np.int8]:
-    rounded = (tile + ((1 << exponent) >> 1)) >> exponent
-    stored: npt.NDArray[np.int8] = np.clip(rounded, -128, 127).astype(np.int8)
-    return stored
+def round_shift(tile: IntArray, exponent: int) -> IntArray:
+    """``(t + (2^e >> 1)) >> e``, what Q clips (int64, arguments not checked)."""
+    rounded: IntArray = (tile + ((1 << exponent) >> 1)) >> exponent
+    return rounded
+
+
+def store(tile: IntArray, exponent: int) -> IntArray:
+    """``D(Q(t))``: what a step's store keeps of its partial sums (int64, arguments not checked)."""
+    return round_shift(tile, exponent).clip(-128, 127) << exponent
+
+
+def walk(
+    tiles: Iterable[IntArray], exponents: Iterable[int], group_size: int
+) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
+    """For each step ``(t_i, D(q_i), sum of D(q_j) over its group so far)``: what is quantized, what is
+    stored, and at the last step the result (arguments not checked)."""
+    total = np.zeros((), np.int64)
+    for i, (tile, exponent) in enumerate(zip(tiles, exponents, strict=True)):
+        head = i % group_size == 0
+        quantized = tile + total if head else tile
+        stored = store(quantized, exponent)
+        total = stored if head else total + stored
+        yield quantized, stored, total
 
 
 def _accumulate(tiles: Iterable[IntArray], exponents: list[int], group_size: int) -> IntArray:
-    group: IntArray | int = 0  # sum of D(q_j) over the group so far
-    for i, (tile, exponent) in enumerate(zip(tiles, exponents, strict=True)):
-        head = i % group_size == 0
-        stored = _quantize(tile + group if head else tile, exponent).astype(np.int64) << exponent
-        group = stored if head else group + stored
-    return np.asarray(group, np.int64)
+    result = np.zeros((), np.int64)
+    for _, _, total in walk(tiles, exponents, group_size):
+        result = total
+    return np.asarray(result, np.int64)
 
 
 def _centered(x: npt.NDArray[np.uint8], zero_point: Any, lo_bits: Any) -> npt.NDArray[np.int16]:

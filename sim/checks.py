@@ -6,11 +6,14 @@ allowed, and returns the checked value. The command line prints the same sentenc
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from sliceforge.gen.config import AcceleratorConfig
 
 WEIGHT_BITS = (4, 7, 10)
 LO_BITS = (4, 5, 6)
@@ -43,6 +46,15 @@ def _index(name: str, value: Any, allowed: str) -> int:
     raise TypeError(f"{name} must be an integer {allowed}, not {value!r}")
 
 
+def positive(name: str, value: Any) -> float:
+    """``value`` as a finite float above 0."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a finite number above 0, not {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number above 0, not {value}")
+    return float(value)
+
+
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, not {value!r}")
@@ -52,6 +64,17 @@ def flag(name: str, value: Any) -> bool:
 def vector(value: Any) -> int:
     """A vector's length. One longer than any matrix is as good as one of 2^40, with which numpy can count."""
     return min(integer("vector", value, 1), 1 << 40)
+
+
+def weight_bits(value: Any, machine: AcceleratorConfig) -> int:
+    """Bits of weights that ``machine`` can hold."""
+    bits = choice("weight_bits", value, WEIGHT_BITS)
+    if bits > machine.max_weight_bits:
+        raise ValueError(
+            f"weight_bits must be at most {machine.max_weight_bits} on config {machine.name!r} "
+            f"(weight_slices = {machine.weight_slices}), not {bits}"
+        )
+    return bits
 
 
 def lo_bits(value: Any) -> int:

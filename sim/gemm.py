@@ -65,11 +65,7 @@ def gemm(
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     w, x, b = checks.gemm_operands(weights, activations, bias, weight_bits)
     zero, low = checks.zero_point(zero_point), checks.lo_bits(lo_bits)
-    if weight_bits > machine.max_weight_bits:
-        raise ValueError(
-            f"weight_bits must be at most {machine.max_weight_bits} on config {machine.name!r} "
-            f"(weight_slices = {machine.weight_slices}), not {weight_bits}"
-        )
+    checks.weight_bits(weight_bits, machine)
     operands: dict[str, Any] = {"zero_point": zero, "weight_bits": weight_bits, "lo_bits": low}
     if psum_group is None:
         for name, value in (("psum_chunk", psum_chunk), ("psum_exponents", psum_exponents)):

@@ -17,6 +17,7 @@ __all__ = [
     "QuantizedActivations",
     "QuantizedLayer",
     "QuantizedWeights",
+    "asymmetric_range",
     "quantize_activations",
     "quantize_layer",
     "quantize_weights",
@@ -49,6 +50,14 @@ def quantize_weights(weights: npt.ArrayLike, weight_bits: int = 7) -> QuantizedW
     return QuantizedWeights(values.astype(np.int16), scale)
 
 
+def asymmetric_range(values: npt.ArrayLike) -> tuple[float, int]:
+    """``(scale, zero_point)`` of 8 bits for min..max of ``values``, which is made to include 0; without ZPM."""
+    x = np.asarray(values, dtype=np.float64)
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    span = high - low or 1.0
+    return span / 255, int(np.clip(np.rint(-low / span * 255), 0, 255))
+
+
 def quantize_activations(activations: npt.ArrayLike, lo_bits: int = 4) -> QuantizedActivations:
     """Asymmetric with ZPM (arithmetic.md section 4), rounded onto the grid of step ``2^(lo_bits - 4)``.
 
@@ -58,8 +67,7 @@ def quantize_activations(activations: npt.ArrayLike, lo_bits: int = 4) -> Quanti
     """
     x = np.asarray(activations, dtype=np.float64)
     low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
-    span = high - low or 1.0
-    zero_point = zero_point_manipulation(int(np.clip(np.rint(-low / span * 255), 0, 255)), lo_bits)
+    zero_point = zero_point_manipulation(asymmetric_range(x)[1], lo_bits)
     scale = max(-low / zero_point, high / (255 - zero_point)) or 1.0
     step = 2 ** (lo_bits - 4)
     values = np.clip(np.rint((x / scale + zero_point) / step) * step, 0, 256 - step)
@@ -69,12 +77,14 @@ def quantize_activations(activations: npt.ArrayLike, lo_bits: int = 4) -> Quanti
 @dataclass(frozen=True)
 class QuantizedLayer:
     """A linear layer's operands in integers: ``W @ (x_hat - zero_point) + bias`` approximates it, row by row
-    in units of ``weight scale * activation scale``."""
+    in units of ``weight_scale * activation_scale``; weight_scale is (M,)."""
 
     weights: npt.NDArray[np.int16]
     activations: npt.NDArray[np.uint8]
     bias: npt.NDArray[np.int32]
     zero_point: int
+    weight_scale: npt.NDArray[np.float64]
+    activation_scale: float
 
 
 def quantize_layer(layer: LinearLayer, *, weight_bits: int = 7, lo_bits: int = 4) -> QuantizedLayer:
@@ -88,4 +98,6 @@ def quantize_layer(layer: LinearLayer, *, weight_bits: int = 7, lo_bits: int = 4
         activations.values,
         np.clip(bias, -limit, limit).astype(np.int32),
         activations.zero_point,
+        weights.scale,
+        activations.scale,
     )

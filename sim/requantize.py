@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sliceforge.sim import checks
 
-__all__ = ["requantize"]
+__all__ = ["requantize", "requantize_parameters"]
 
 
 def requantize(
@@ -40,6 +40,30 @@ def requantize(
     scaled = (values * factor + (np.int64(1) << (right - 1))) >> right
     result: npt.NDArray[np.uint8] = np.clip(scaled + offset, lowest, 255).astype(np.uint8)
     return result
+
+
+def requantize_parameters(
+    ratio: npt.ArrayLike,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """``(m, sh)`` with ``m / 2^sh`` nearest to ``ratio``: m of 31 bits, 2^30 .. 2^31 - 1, and sh 1..62.
+
+    ratio: real numbers of any shape, such as one for each row: input scale over output scale. They must round
+    to 2^-32 .. (2^31 - 1) / 2, else ValueError; the relative error is at most 2^-31. Ties: m is even.
+    Returns two int64 arrays of the shape of ratio.
+    """
+    ratios = np.asarray(ratio)
+    if ratios.dtype.kind not in "fiu":
+        raise TypeError(f"ratio must be real numbers, not of {ratios.dtype}")
+    ratios = ratios.astype(np.float64)
+    fraction, exponent = np.frexp(ratios)
+    m = np.rint(np.where(np.isfinite(fraction), fraction, 0) * 2.0**31).astype(np.int64)
+    carry = m >> 31  # 1 where the fraction was rounded up to 1
+    m >>= carry
+    shift = 31 - exponent.astype(np.int64) - carry
+    wrong = (m < 1 << 30) | (shift < 1) | (shift > 62)
+    if wrong.any():
+        raise ValueError(f"ratio must be within 2^-32 .. 2^30 - 1/2, not {ratios[wrong].flat[0]}")
+    return m, shift
 
 
 def _per_row(

@@ -1,0 +1,67 @@
+"""What the commands share: options, and the form of their output."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from sliceforge.gen.config import AcceleratorConfig
+
+__all__ = ["array_bytes", "config_option", "json_option", "operand_options", "print_rows", "set_option"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PRESETS = ", ".join(AcceleratorConfig.presets())
+
+config_option = click.option(
+    "--config",
+    "source",
+    required=True,
+    metavar="PRESET|FILE.toml",
+    help=f"A preset ({_PRESETS}) or a TOML file.",
+)
+set_option = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a field; may be repeated."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def operand_options(command: Command) -> Command:
+    """The operands of a GEMM and their format."""
+    options = (
+        click.option("--weights", required=True, metavar="W.npy", help="Integers (M, K) of weight-bits."),
+        click.option("--activations", required=True, metavar="X.npy", help="Integers (K, N), 0..255."),
+        click.option(
+            "--zero-point", required=True, type=int, metavar="Z", help="Of the activations, 0..255."
+        ),
+        click.option("--weight-bits", type=int, default=7, show_default=True, help="4, 7 or 10."),
+        click.option(
+            "--lo-bits", type=int, default=4, show_default=True, help="l of the activations: 4, 5 or 6."
+        ),
+    )
+    return reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def array_bytes(array: npt.NDArray[Any]) -> bytes:
+    """The content of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def print_rows(rows: Mapping[str, str]) -> None:
+    """A table of titles and figures."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("")
+    table.add_column("", justify="right")
+    for title, figure in rows.items():
+        table.add_row(title, figure)
+    Console().print(table)
