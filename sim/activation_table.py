@@ -18,16 +18,19 @@ Function = Callable[[FloatArray], FloatArray]
 
 def _gelu(x: FloatArray) -> FloatArray:
     """``x Phi(x)``, Phi the normal distribution; erfc keeps the digits of its lower tail."""
-    return 0.5 * x * np.array([math.erfc(value) for value in (x / -math.sqrt(2)).flat]).reshape(x.shape)
+    tail = np.array([math.erfc(value) for value in (x / -math.sqrt(2)).flat], np.float64)
+    return 0.5 * x * tail.reshape(x.shape)
 
 
 def _silu(x: FloatArray) -> FloatArray:
     """``x / (1 + exp(-x))``, without an overflow."""
-    return 0.5 * x * (1 + np.tanh(0.5 * x))
+    share: FloatArray = 0.5 * (1 + np.tanh(0.5 * x))
+    return x * share
 
 
 def _relu(x: FloatArray) -> FloatArray:
-    return np.maximum(x, 0.0)
+    larger: FloatArray = np.maximum(x, 0.0)
+    return larger
 
 
 def _identity(x: FloatArray) -> FloatArray:
@@ -73,10 +76,11 @@ def activation_table(
     )
     bits = checks.choice("next_lo_bits", next_lo_bits, checks.LO_BITS)
     rounding = 1 << (bits - 4) >> 1
-    with np.errstate(over="ignore"):  # what is too large for a float is beyond 0..255
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a float is beyond 0..255
         values = np.asarray(f((np.arange(256.0) - origin) * step_in), np.float64)
         if values.shape != (256,) or np.isnan(values).any():
-            raise ValueError(f"function must map 256 numbers to as many, not to {values}")
+            found = f"shape {values.shape}" if values.shape != (256,) else "NaN"
+            raise ValueError(f"function must map 256 numbers to as many, not to {found}")
         scaled = np.rint(values / step_out)
     table: npt.NDArray[np.uint8] = np.clip(scaled + target + rounding, 0, 255).astype(np.uint8)
     return table

@@ -28,8 +28,8 @@ __all__ = ["ChainLayer", "Requantize", "feed_forward", "requantized", "run_chain
 class Requantize:
     """How a layer's result becomes the next layer's activations; the first five as for `requantize`.
 
-    table: 256 values of 8 bits that the requantized value is mapped by, or None. With a table the value before
-    it is a plain 8-bit value, and the table itself contains the offset for the next layer's DBS grid
+    table: 256 values of 8 bits that the requantized value is mapped by, or None. With a table the value
+    before it is a plain 8-bit value, and the table itself contains the offset for the next layer's DBS grid
     (`activation_table`); without one, requantizing adds it.
     """
 
@@ -45,8 +45,8 @@ class Requantize:
 class ChainLayer:
     """Operands and format of one GEMM, as for `aqs_gemm`, and what becomes of its result.
 
-    weights (M, K), zero_point and lo_bits of its input, bias (M,) or None; with psum_group also psum_chunk (32)
-    and psum_exponents, as for `apsq_gemm`. output: None leaves the result in int64, last layer only.
+    weights (M, K), zero_point and lo_bits of its input, bias (M,) or None; with psum_group also psum_exponents
+    and psum_chunk (32), as for `apsq_gemm`. output: None leaves the result in int64, last layer only.
     """
 
     weights: npt.NDArray[Any] = field(repr=False)
@@ -64,8 +64,8 @@ def run_chain(layers: Sequence[ChainLayer], activations: npt.ArrayLike) -> list[
     """The output of each layer, (M, N): uint8, or int64 where ``output`` is None.
 
     activations: integers (K, N) of the first layer, 0..255. A layer's M is the next one's K. Raises TypeError
-    or ValueError that names the layer, also where its result does not fit 32 bits and is to be requantized, and
-    where ``next_lo_bits`` is not the next layer's ``lo_bits``.
+    or ValueError that names the layer, also where its result does not fit 32 bits and is to be requantized,
+    and where ``next_lo_bits`` is not the next layer's ``lo_bits``.
     """
     if not layers:
         raise ValueError("layers must be one or more, not none")
@@ -145,11 +145,11 @@ def feed_forward(
 ) -> tuple[list[ChainLayer], npt.NDArray[np.uint8]]:
     """The feed-forward block of MiniLM's encoder layer: intermediate.dense, function, output.dense.
 
-    Two layers and the first one's activations (384, tokens); the last output is int64 in units of weight scale *
-    activation scale. Weights of 7 bits, a scale a row, so the multipliers are per row; both inputs asymmetric
-    with ZPM (`quantize_layer`), calibrated on the same tokens. "relu" and "identity" need no table; for another
-    function (see `activation_table`) the value before the table is of 8 bits over its calibrated range.
-    The network was trained with "gelu"; another function gives a block of the same shape.
+    Two layers and the first one's activations (384, tokens); the last output is int64 in units of weight
+    scale * activation scale. Weights of 7 bits, a scale a row, so the multipliers are per row; both inputs
+    asymmetric with ZPM (`quantize_layer`), calibrated on the same tokens. "relu" and "identity" need no
+    table; for another function (see `activation_table`) the value before the table is of 8 bits over its
+    calibrated range. The network was trained with "gelu"; another function gives a block of the same shape.
     lo_bits: of the two layers. Errors as of `linear_layer` and `activation_table`.
     """
     part = f"encoder.layer.{layer_index}"

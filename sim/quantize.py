@@ -51,7 +51,7 @@ def quantize_weights(weights: npt.ArrayLike, weight_bits: int = 7) -> QuantizedW
 
 
 def asymmetric_range(values: npt.ArrayLike) -> tuple[float, int]:
-    """``(scale, zero_point)`` of 8 bits for min..max of ``values``, which is made to include 0; without ZPM."""
+    """``(scale, zero_point)`` of 8 bits for min..max of ``values``, made to include 0; without ZPM."""
     x = np.asarray(values, dtype=np.float64)
     low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
     span = high - low or 1.0
