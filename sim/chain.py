@@ -45,8 +45,9 @@ class Requantize:
 class ChainLayer:
     """Operands and format of one GEMM, as for `aqs_gemm`, and what becomes of its result.
 
-    weights (M, K), zero_point and lo_bits of its input, bias (M,) or None; with psum_group also psum_exponents
-    and psum_chunk (32), as for `apsq_gemm`. output: None leaves the result in int64, last layer only.
+    weights (M, K), zero_point and lo_bits of its input, bias (M,) or None; with psum_group also
+    psum_exponents and psum_chunk (32), as for `apsq_gemm`. output: None leaves the result in int64, last
+    layer only.
     """
 
     weights: npt.NDArray[Any] = field(repr=False)

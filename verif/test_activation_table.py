@@ -133,7 +133,8 @@ def test_agrees_with_the_quantizer() -> None:
 )
 def test_wrong_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
     good: dict[str, Any] = {
-        "function": "gelu", "scale_in": 0.1, "zero_in": 3, "scale_out": np.float32(0.1), "zero_out": np.uint8(3)
+        "function": "gelu", "scale_in": 0.1, "zero_in": 3,
+        "scale_out": np.float32(0.1), "zero_out": np.uint8(3),
     }  # fmt: skip
     assert activation_table(**good).shape == (256,)
     with pytest.raises(error, match=f"^{message}$"):

@@ -35,7 +35,7 @@ from sliceforge.gen.registers import (
 from sliceforge.gen.verilog import accelerator
 from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
-from sliceforge.sim import aqs_gemm, gemm
+from sliceforge.sim import aqs_gemm, calibrate_exponents, gemm
 
 Array = npt.NDArray[Any]
 
@@ -155,7 +155,9 @@ def load(path: Path) -> Array:
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", [[], ["configs"], ["generate"], ["gemm"]], ids=" ".join)
+    @pytest.mark.parametrize(
+        "command", [[], ["configs"], ["generate"], ["gemm"], ["calibrate"]], ids=" ".join
+    )
     def test_has_an_example(self, command: list[str], run: Any, folder: Path) -> None:
         done = run(*command, "--help")
         assert done.status == 0
@@ -165,7 +167,7 @@ class TestHelp:
 
     def test_lists_every_command(self, run: Any) -> None:
         out = run("-h").out
-        for command in ("configs", "generate", "gemm"):
+        for command in ("configs", "generate", "gemm", "calibrate"):
             assert re.search(rf"^  {command} ", out, re.MULTILINE)
 
     def test_version(self, run: Any) -> None:
@@ -645,6 +647,109 @@ class TestGemm:
         assert run(*given).status == 0
         message = refused(*given, "--engine", "rtl")
         assert message.startswith("bias must keep every result and folded bias within 32 bits")
+
+
+class TestCalibrate:
+    @pytest.mark.parametrize("per", ["layer", "step"])
+    @pytest.mark.parametrize(("chunk", "steps"), [(None, 3), (10, 4)])
+    def test_its_exponents_are_for_gemm(
+        self, chunk: int | None, steps: int, per: str, run: Any, files: Any, operands: list[Any],
+        tmp_path: Path, folder: Path,
+    ) -> None:  # fmt: skip
+        psum = ["--psum-group", 2, *(["--psum-chunk", chunk] if chunk else [])]
+        done = run(
+            "calibrate", "--config", "tiny", *operands, *psum, "--per", per,
+            "--output", tmp_path / "E2.npy", "--report", tmp_path / "R.json",
+        )  # fmt: skip
+        assert (done.status, done.err) == (0, "")
+        assert snapshot(folder) == {}
+        exponents = load(tmp_path / "E2.npy")
+        assert exponents.dtype == np.int64 and exponents.shape == (steps,)
+        w, x = load(files("W.npy")), load(files("X.npy"))
+        expected = calibrate_exponents(
+            w, x, zero_point=100, psum_group=2, psum_chunk=chunk or TINY.tile_k, per=per
+        )
+        assert exponents.tolist() == expected
+        report = json.loads((tmp_path / "R.json").read_text())
+        assert (report["config"], report["shape"], report["per"]) == ("tiny", [10, 40, 9], per)
+        assert (report["psum_group"], report["psum_chunk"]) == (2, chunk or TINY.tile_k)
+        assert report["psum_exponents"] == expected
+
+        psum += ["--psum-exponents", tmp_path / "E2.npy", "--output", tmp_path / "Y.npy"]
+        assert run("gemm", "--config", "tiny", *operands, *psum).status == 0
+        exact = gemm(w, x, config="tiny", zero_point=100).output
+        relative = float(np.linalg.norm(load(tmp_path / "Y.npy") - exact) / np.linalg.norm(exact))
+        assert report["relative_error"] == pytest.approx(relative, rel=1e-9)
+        assert report["snr_db"] == pytest.approx(-20 * np.log10(relative))
+        assert 0 <= report["clipped_share"] <= 1
+        listed = ", ".join(map(str, expected if per == "step" else expected[:1]))
+        for text in (f"{steps} of {chunk or TINY.tile_k}", listed, f"{relative:.3%}", "dB"):
+            assert text in done.out
+
+    def test_json(self, run: Any, files: Any, tmp_path: Path) -> None:
+        """Also where there is nothing to be wrong: a result of 0."""
+        np.save(tmp_path / "zero.npy", np.zeros((4, 40), np.int8))
+        done = run(
+            "calibrate", "--config", "tiny", "--set", "weight_slices=3", "--weights", tmp_path / "zero.npy",
+            "--activations", files("X.npy"), "--zero-point", 31, "--weight-bits", 10, "--lo-bits", 5,
+            "--psum-group", 1, "--output", tmp_path / "E2.npy", "--json",
+        )  # fmt: skip
+        assert (done.status, done.err) == (0, "")
+        assert json.loads(done.out) == {
+            "config": "tiny", "shape": [4, 40, 9], "weight_bits": 10, "lo_bits": 5, "zero_point": 31,
+            "psum_group": 1, "psum_chunk": 16, "psum_exponents": [0, 0, 0], "per": "layer",
+            "relative_error": None, "snr_db": None, "clipped_share": 0.0,
+        }  # fmt: skip
+        np.testing.assert_array_equal(load(tmp_path / "E2.npy"), [0, 0, 0])
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ("--psum-group 0", ["psum_group", "1 or more", "0"]),
+            ("--psum-group x", ["--psum-group", "'x'"]),
+            ("--psum-chunk 0", ["psum_chunk", "1 or more", "0"]),
+            ("--per row", ["per", "layer, step", "'row'"]),
+            ("--zero-point 256", ["zero_point", "0..255", "256"]),
+            ("--lo-bits 3", ["lo_bits", "4, 5, 6", "3"]),
+            ("--weight-bits 8", ["weight_bits", "4, 7, 10", "8"]),
+            ("--weight-bits 10", ["weight_bits", "at most 7", "'tiny'", "10"]),
+            ("--weights missing.npy", ["weights", "missing.npy", "No such file"]),
+            ("--weights float.npy", ["weights", "integers -64..63", "float64"]),
+            ("--weights flat.npy", ["weights", "2-D", "(40,)"]),
+            ("--activations short_X.npy", ["activations", "K = 40", "39"]),
+            ("--activations notes.txt", ["activations", ".npy file of integers", "notes.txt"]),
+            ("--output W.npy", ["output", "file of its own", "which is weights"]),
+            ("--report X.npy", ["report", "file of its own", "which is activations"]),
+            ("--output missing/E.npy", ["output", "file in an existing folder", "missing/E.npy"]),
+            ("--config huge", ["config", "'huge'"]),
+            ("--bias B.npy", ["--bias"]),
+            ("more", ["more"]),
+        ],
+        ids=lambda value: value if isinstance(value, str) else None,
+    )
+    def test_wrong_input(
+        self, changes: str, words: list[str], refused: Any, files: Any, operands: list[Any], tmp_path: Path
+    ) -> None:
+        outputs = {"--output": tmp_path / "E2.npy", "--report": tmp_path / "R.json"}
+        for path in outputs.values():
+            path.write_text("of an earlier run")
+        given = [
+            "--config",
+            "tiny",
+            *operands,
+            "--psum-group",
+            2,
+            *(p for pair in outputs.items() for p in pair),
+        ]
+        given += [files(part) if re.search(r"\.(npy|txt)$", part) else part for part in changes.split(" ")]
+        message = refused("calibrate", *given)
+        for word in words:
+            assert word in message
+
+    def test_missing_options(self, refused: Any, operands: list[Any], tmp_path: Path) -> None:
+        given = ["--config", "tiny", *operands, "--psum-group", 2, "--output", tmp_path / "E2.npy"]
+        for i in range(0, len(given), 2):
+            assert str(given[i]) in refused("calibrate", *given[:i], *given[i + 2 :])
 
 
 class TestFiles:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sliceforge.sim.requantize import requantize
+from sliceforge.sim.requantize import requantize, requantize_parameters
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "requantize.json").read_text())
@@ -72,3 +74,51 @@ def test_wrong_arguments(change: dict[str, Any], error: type[Exception], message
     good: dict[str, Any] = {"y": [1, 2, 3], "multiplier": 1, "shift": 1, "zero_point_out": 0, "relu": False}
     with pytest.raises(error, match=f"^{message}$"):
         requantize(**{**good, **change})
+
+
+LOWEST, HIGHEST = 2.0**-32, 2.0**30 - 0.5  # of a ratio
+
+RATIO = st.one_of(
+    st.floats(LOWEST, HIGHEST),
+    st.builds(math.ldexp, st.floats(1, 2, exclude_max=True), st.integers(-32, 29)),
+    st.builds(lambda e: math.nextafter(2.0**e, 0), st.integers(-32, 30)).filter(lambda x: x <= HIGHEST),
+)
+
+
+@given(RATIO)
+def test_parameters_are_nearest(ratio: float) -> None:
+    m, shift = (int(value) for value in requantize_parameters(ratio))
+    assert 1 << 30 <= m < 1 << 31 and 1 <= shift <= 62
+    error = abs(Fraction(m, 1 << shift) - Fraction(ratio))
+    # The neighbours are 2^-sh apart, below 2^30 half as far.
+    assert error <= Fraction(1, 1 << (shift + 1))
+    assert error <= abs(Fraction((1 << 31) - 1, 1 << min(62, shift + 1)) - Fraction(ratio))
+    assert error / Fraction(ratio) <= Fraction(1, 1 << 31)
+
+
+def test_parameters_of_rows() -> None:
+    m, shift = requantize_parameters([1.0, 0.75, 0.001, 3])
+    assert (m.dtype, shift.dtype) == (np.int64, np.int64)
+    assert m.tolist() == [1 << 30, 3 << 29, round(0.001 * 2**40), 3 << 29]
+    assert shift.tolist() == [30, 31, 40, 29]
+    y = np.random.default_rng(1).integers(-99, 99, (4, 5))
+    expected = np.floor(y * np.array([[1], [0.75], [0.001], [3]]) + 0.5) + 100
+    np.testing.assert_array_equal(requantize(y, m, shift, 100), np.clip(expected, 0, 255))
+    assert [value.shape for value in requantize_parameters(0.5)] == [(), ()]
+
+
+@pytest.mark.parametrize("ratio", [0, -1.0, math.nan, math.inf, 2.0**30, 2.0**-33, [1, 2.0**-40]])
+def test_ratios_out_of_range(ratio: Any) -> None:
+    wrong = ratio[-1] if isinstance(ratio, list) else ratio
+    with pytest.raises(
+        ValueError, match=rf"^ratio must be within 2\^-32 .. 2\^30 - 1/2, not {float(wrong)}$"
+    ):
+        requantize_parameters(ratio)
+    for end, values in ((LOWEST, (1 << 30, 62)), (HIGHEST, ((1 << 31) - 1, 1))):
+        assert tuple(int(value) for value in requantize_parameters(end)) == values
+
+
+@pytest.mark.parametrize("ratio", ["1", True, None, [1j]])
+def test_ratios_that_are_no_numbers(ratio: Any) -> None:
+    with pytest.raises(TypeError, match=r"^ratio must be real numbers, not of "):
+        requantize_parameters(ratio)
