@@ -21,7 +21,7 @@ __all__ = ["PER", "PsumQuality", "calibrate_exponents", "psum_quality", "tile_ex
 IntArray = npt.NDArray[np.int64]
 
 PER = ("layer", "step")
-MOST_SWEEPS = 8  # of the descent; on MiniLM's layers 1 to 8 find a minimum
+MOST_SWEEPS = 16  # of the descent; on MiniLM's layers 1 to 12 find a minimum
 BLOCK = 1 << 13  # elements that a trial of the descent takes at a time: they stay in the cache
 
 
@@ -45,7 +45,7 @@ def calibrate_exponents(
       the steps already stored (the errors of all steps add up in the result). From this or from the best
       common exponent, whichever is better, a coordinate descent moves one exponent at a time by 1 while that
       lowers the mean. So it is never above that of per="layer", and no exponent can be moved by 1 with profit
-      (unless 8 sweeps over all steps did not suffice); a lower minimum farther away may exist. Ties: the
+      (unless 16 sweeps over all steps did not suffice); a lower minimum farther away may exist. Ties: the
       smaller exponent in the first part; the descent stays where it is.
 
     weights (M, K), activations (K, N), zero_point, weight_bits, lo_bits: as for `aqs_gemm`; psum_group: group
