@@ -17,13 +17,15 @@ import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.errors import ERROR_TEXTS, ErrorCode
-from sliceforge.gen.registers import COUNTERS, DESCRIPTOR_BYTES, Access, register_map
-from sliceforge.sim.layer_image import LayerImage, descriptor_bytes
+from sliceforge.gen.registers import COUNTERS, DESCRIPTOR, DESCRIPTOR_BYTES, Access, register_map
+from sliceforge.sim.layer_image import LayerImage, descriptor_bytes, read_output
 
 __all__ = ["AcceleratorError", "BusError", "Driver", "Placement", "Port", "RunResult", "place"]
 
 ALIGNMENT = DESCRIPTOR_BYTES
 """Of all sections: a multiple of every machine's load beat (64 bytes at most)."""
+
+ACTIVATIONS_LENGTH_OFFSET = next(word.offset for word in DESCRIPTOR if word.name == "ACTIVATIONS_LENGTH")
 
 Data = bytes | bytearray | memoryview
 Progress = Callable[[], None]
@@ -63,7 +65,8 @@ class Port(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """``outputs``: int64 (M, N) of each layer; ``counters``: by their names in `registers.COUNTERS`."""
+    """``outputs``: int64 (M, N) of each layer, of requantized ones as the next layer slices them (x_hat);
+    ``counters``: by their names in `registers.COUNTERS`."""
 
     outputs: list[npt.NDArray[np.int64]]
     counters: dict[str, int]
@@ -73,18 +76,20 @@ class RunResult:
 @dataclass(frozen=True)
 class Placement:
     """Layers in memory: ``data`` goes to ``address`` and starts with the descriptors, 128 bytes each, in
-    order; the results of layer i will lie at ``outputs[i]``, rows without a gap. ``end``: first byte behind.
+    order; the results of layer i will lie at ``outputs[i]``, rows without a gap, or requantized; then the length of
+    their first region at ``lengths[i]``. ``end``: first byte behind.
     """
 
     address: int
     data: bytes
     outputs: tuple[int, ...]
+    lengths: tuple[int, ...]
     end: int
 
 
 def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Placement:
     """Lays out ``images`` in the memory of ``memory_bytes`` bytes at ``base``: descriptors, then each layer's
-    weights, activations and parameters, then the outputs and what partial sums are kept in memory. ValueError if they do not fit, or the memory is not
+    weights, activations and parameters, then requantized results, the other results, and partial sums that are kept in memory. ValueError if they do not fit, or the memory is not
     within the machine's addresses.
     """
     if not images:
@@ -110,27 +115,40 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
         ]
         for im in images
     ]
-    outputs = [allocate(4 * image.schedule.m * image.schedule.n) for image in images]
+    # The header of the last region of requantized results is not written and must be 0: memory that is written.
+    requantized = {i: allocate(im.output_bytes) for i, im in enumerate(images) if im.output is not None}
+    last_length = allocate(4)
+    inputs_end = end
+    outputs = [
+        requantized[i] if i in requantized else allocate(image.output_bytes)
+        for i, image in enumerate(images)
+    ]
     # One layer runs at a time, so that all may keep their partial sums in the same place.
     psums = allocate(max(image.psum_bytes for image in images))
     if end > base + memory_bytes:
         raise ValueError(f"memory_bytes must be {end - base} or more for these layers, not {memory_bytes}")
 
-    data = bytearray(outputs[0] - address)
+    # Layers that chain: the length of a layer's first region of results is a field of the next one's descriptor.
+    chained = [following.activations_stride != 0 for following in images[1:]] + [False]
+    lengths = [
+        descriptors[i + 1] + ACTIVATIONS_LENGTH_OFFSET if links else last_length
+        for i, links in enumerate(chained)
+    ]
+    data = bytearray(inputs_end - address)
     for i, (image, parts) in enumerate(zip(images, inputs, strict=True)):
         descriptor = descriptor_bytes(
             image,
             weights_address=parts[0][0],
-            activations_address=parts[1][0],
+            activations_address=outputs[i - 1] if i and chained[i - 1] else parts[1][0],
             parameters_address=parts[2][0],
             output_address=outputs[i],
-            output_stride=4 * image.schedule.n,
             psum_address=psums,
+            length_address=lengths[i],
             next_address=descriptors[i + 1] if i + 1 < len(images) else None,
         )
         for start, part in ((descriptors[i], descriptor), *parts):
             data[start - address : start - address + len(part)] = part
-    return Placement(address, bytes(data), tuple(outputs), end)
+    return Placement(address, bytes(data), tuple(outputs), tuple(lengths), end)
 
 
 class Driver:
@@ -199,13 +217,16 @@ class Driver:
         self._check_idle()
         self.port.write_memory(placement.address, placement.data)
         counters = self.execute(placement.address, layers=len(images), progress=progress)
-        outputs = [
-            np.frombuffer(self.port.read_memory(address, 4 * s.m * s.n), "<i4")
-            .astype(np.int64)
-            .reshape(s.m, s.n)
-            for s, address in zip((image.schedule for image in images), placement.outputs, strict=True)
-        ]
+        outputs = [self._read_output(image, placement, i) for i, image in enumerate(images)]
         return RunResult(outputs, counters, len(images))
+
+    def _read_output(self, image: LayerImage, placement: Placement, i: int) -> npt.NDArray[np.int64]:
+        s, address = image.schedule, placement.outputs[i]
+        if image.output is None:
+            data = self.port.read_memory(address, image.output_bytes)
+            return np.frombuffer(data, "<i4").astype(np.int64).reshape(s.m, s.n)
+        length = int.from_bytes(self.port.read_memory(placement.lengths[i], 4), "little")
+        return read_output(self.port.read_memory, address, length, image).astype(np.int64)
 
     def execute(self, queue_address: int, *, layers: int, progress: Progress | None = None) -> dict[str, int]:
         """Runs the ``layers`` layers whose descriptors memory holds, the first at ``queue_address``; returns

@@ -9,18 +9,26 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.hw.payloads import DIM_BITS
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.sim import checks
-from sliceforge.sim.apsq import apsq_gemm
+from sliceforge.sim.apsq import apsq_gemm, check_exponents
 from sliceforge.sim.golden import GemmResult, aqs_gemm
-from sliceforge.sim.layer_image import least_bytes, pack_layer
+from sliceforge.sim.layer_image import LayerImage, least_bytes, pack_layer
+from sliceforge.sim.limits import check_hardware, check_psums
 from sliceforge.sim.rtl import Memory, Trace, run_layer
 from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 
-__all__ = ["ENGINES", "MismatchError", "folded_bias", "gemm"]
+__all__ = ["DATAFLOWS", "ENGINES", "MismatchError", "folded_bias", "gemm"]
 
 ENGINES = ("golden", "rtl")
+DATAFLOWS: dict[str, Dataflow | None] = {
+    "os": Dataflow.OUTPUT_STATIONARY,
+    "ws": Dataflow.WEIGHT_STATIONARY,
+    "is": Dataflow.INPUT_STATIONARY,
+    "auto": None,
+}
+"""Names of the loop orders; None is for the schedule to choose."""
 
 
 class MismatchError(RuntimeError):
@@ -40,6 +48,7 @@ def gemm(
     psum_group: int | None = None,
     psum_chunk: int | None = None,
     psum_exponents: npt.ArrayLike | None = None,
+    dataflow: str = "os",
     memory_latency: int | None = None,
     memory_bandwidth: float | None = None,
     trace: str | Path | None = None,
@@ -51,8 +60,9 @@ def gemm(
 
     weights (M, K), activations (K, N), bias (M,): integers; see `aqs_gemm`. config: a configuration or a
     preset's name. engine: ``golden`` (numpy) or ``rtl`` (the generated Verilog in simulation, compared
-    with golden). psum_chunk: positions along K a step, tile_k by default; psum_exponents: one integer or
-    one a step. For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in
+    with golden). psum_chunk: positions along K a step, after which partial sums leave the array; tile_k by
+    default, without psum_group K. psum_exponents: one integer or one a step. dataflow: output, weight or input stationary
+    (``os``, ``ws``, ``is``), or ``auto``: the one with the least estimated traffic to DRAM. For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in
     each direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to
     this file. progress: called with the share done, 0..1, from time to time.
     Returns ``.output`` int64 (M, N) and ``.report`` (interface.md). Raises TypeError or ValueError for an
@@ -67,30 +77,44 @@ def gemm(
     zero, low = checks.zero_point(zero_point), checks.lo_bits(lo_bits)
     checks.weight_bits(weight_bits, machine)
     operands: dict[str, Any] = {"zero_point": zero, "weight_bits": weight_bits, "lo_bits": low}
+    if not isinstance(dataflow, str) or dataflow not in DATAFLOWS:
+        raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
+    chunk = w.shape[1] if psum_group is None else machine.tile_k
+    if psum_chunk is not None:
+        chunk = checks.integer("psum_chunk", psum_chunk, 1)
+    chunk = min(chunk, w.shape[1])
+    exponents: list[int] = []
     if psum_group is None:
-        for name, value in (("psum_chunk", psum_chunk), ("psum_exponents", psum_exponents)):
-            if value is not None:
-                raise ValueError(f"{name} must come with psum_group, not alone as {value!r}")
+        if psum_exponents is not None:
+            raise ValueError(f"psum_exponents must come with psum_group, not alone as {psum_exponents!r}")
     else:
-        _check_psum(engine, psum_group, psum_exponents)
+        checks.integer("psum_group", psum_group, 1)
+        exponents = _exponents(psum_group, psum_exponents, -(-w.shape[1] // chunk))
     memory, waveform = _engine_options(
         engine, memory_latency, memory_bandwidth, trace, trace_from=trace_from, trace_to=trace_to
     )
+    image = None
     if engine == "rtl":
-        _check_rtl(w, x, b, zero, machine)
+        check_hardware(w, x.shape[1], b, zero, machine)
+        folded = folded_bias(w, b, zero, low)
+        if psum_group is not None:
+            check_psums(w, folded, zero, low, group=psum_group, chunk=chunk, exponents=exponents)
+        image = pack_layer(
+            w, x, folded, config=machine, dataflow=DATAFLOWS[dataflow], chunk=chunk,
+            psum_group=psum_group or 0, psum_exponents=exponents or None, **operands,
+        )  # fmt: skip
 
     if psum_group is None:
         result = aqs_gemm(w, x, bias=b, vector=machine.vector, **operands)
     else:
-        assert psum_exponents is not None
         result = apsq_gemm(
             w,
             x,
             bias=b,
             vector=machine.vector,
             psum_group=psum_group,
-            psum_chunk=machine.tile_k if psum_chunk is None else psum_chunk,
-            psum_exponents=psum_exponents,
+            psum_chunk=chunk,
+            psum_exponents=exponents,
             **operands,
         )
     facts = {**result.report, "engine": engine, "config": machine.name, "operators": machine.operators}
@@ -105,25 +129,59 @@ def gemm(
     done, full = facts["outer_products_done"], facts["outer_products_full"]
     facts["cycle_bound"] = bound = -(-done // machine.operators)
     facts["speedup_bound"] = full / done
-    rtl_alone = ("speedup_over_dense", "memory_latency", "memory_bandwidth", "dram_bytes_least", "counters")
+    rtl_alone = (
+        "dataflow", "schedule", "accesses", "speedup_over_dense", "memory_latency", "memory_bandwidth",
+        "dram_bytes_least", "counters",
+    )  # fmt: skip
     facts |= dict.fromkeys(rtl_alone)
-    if engine == "rtl":
-        image = pack_layer(w, x, folded_bias(w, b, zero, low), config=machine, **operands)
-        run = run_layer(image, memory=memory, trace=waveform, progress=progress)
-        _compare(run.system.outputs[0], result.output, "RTL")
-        _compare(run.core.output, result.output, "RTL of the core alone")
-        counters = run.system.counters
-        facts["cycles"], facts["total_cycles"] = run.core.cycles, counters["CYCLES"]
-        facts["utilization"] = bound / run.core.cycles
-        facts["utilization_total"] = bound / counters["CYCLES"]
-        facts["speedup_over_dense"] = full / machine.operators / run.core.cycles
-        facts["memory_latency"], facts["memory_bandwidth"] = memory.latency, memory.bandwidth
-        facts["dram_bytes_read"], facts["dram_bytes_written"] = (
-            counters["BYTES_READ"], counters["BYTES_WRITTEN"]
-        )  # fmt: skip
-        facts["dram_bytes_least"] = list(least_bytes(image))
-        facts["counters"] = counters
+    if image is not None:
+        facts |= _run(image, result.output, bound, full / machine.operators, memory, waveform, progress)
     return GemmResult(result.output, facts)
+
+
+def _run(
+    image: LayerImage,
+    golden: npt.NDArray[np.int64],
+    bound: int,
+    dense: float,
+    memory: Memory,
+    waveform: Trace | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Runs the layer on the RTL, compares, and returns what the report has of it. dense: cycles of a dense machine."""
+    run = run_layer(image, memory=memory, trace=waveform, progress=progress)
+    _compare(run.system.outputs[0], golden, "RTL")
+    counters, schedule = run.system.counters, image.schedule
+    cycles = counters["ARRAY_CYCLES"]
+    if run.core is not None:
+        _compare(run.core.output, golden, "RTL of the core alone")
+        cycles = run.core.cycles
+    traffic = schedule.traffic(image.weights.nbytes, image.activations.nbytes)
+    return {
+        "dataflow": next(name for name, flow in DATAFLOWS.items() if flow is schedule.dataflow),
+        "schedule": {
+            "k_chunk": schedule.chunk,
+            "block": schedule.block,
+            "weights_resident": schedule.weights_resident,
+            "activations_resident": schedule.activations_resident,
+            "blocks_share": schedule.blocks_share,
+            "psums_resident": schedule.psums_resident,
+        },
+        "accesses": {
+            name: {"chip_bytes": tensor.chip, "dram_bytes": tensor.dram} for name, tensor in traffic.items()
+        },
+        "cycles": cycles,
+        "total_cycles": counters["CYCLES"],
+        "utilization": bound / cycles,
+        "utilization_total": bound / counters["CYCLES"],
+        "speedup_over_dense": dense / cycles,
+        "memory_latency": memory.latency,
+        "memory_bandwidth": memory.bandwidth,
+        "dram_bytes_read": counters["BYTES_READ"],
+        "dram_bytes_written": counters["BYTES_WRITTEN"],
+        "dram_bytes_least": list(least_bytes(image)),
+        "counters": counters,
+    }
 
 
 def folded_bias(
@@ -135,15 +193,13 @@ def folded_bias(
     return folded
 
 
-def _check_psum(engine: str, psum_group: int, psum_exponents: npt.ArrayLike | None) -> None:
-    checks.integer("psum_group", psum_group, 1)
+def _exponents(psum_group: int, psum_exponents: npt.ArrayLike | None, steps: int) -> list[int]:
     if psum_exponents is None:
         raise ValueError(
             f"psum_exponents must be given with psum_group = {psum_group}: one integer 0..31, or one a step, "
             "not None"
         )
-    if engine != "golden":
-        raise ValueError(f"psum_group needs engine golden, not {engine!r}: this core keeps full partial sums")
+    return check_exponents("psum_exponents", psum_exponents, steps)
 
 
 def _engine_options(
@@ -170,33 +226,6 @@ def _engine_options(
         return chosen, None
     first = 0 if cycles["trace_from"] is None else cycles["trace_from"]
     return chosen, Trace(Path(trace), first, cycles["trace_to"])
-
-
-def _check_rtl(
-    w: npt.NDArray[Any],
-    x: npt.NDArray[np.uint8],
-    bias: npt.NDArray[np.int64],
-    zero_point: int,
-    config: AcceleratorConfig,
-) -> None:
-    """Refuses what the hardware cannot hold (arithmetic.md section 1), before it starts."""
-    if w.shape[1] > config.max_k:
-        raise ValueError(
-            f"weights must have at most max_k = {config.max_k} columns for engine rtl, not {w.shape[1]}"
-        )
-    for name, side in (("weights", len(w)), ("activations", x.shape[1])):
-        if side >= 1 << DIM_BITS:
-            kind = "rows" if name == "weights" else "columns"
-            raise ValueError(f"{name} must have less than 2^{DIM_BITS} {kind} for engine rtl, not {side}")
-    # |x_hat - zp| <= max(zp, 255 - zp), and folding adds |zp - 2^l r| <= zp times the same sum of weights.
-    sums = np.abs(w.astype(np.int64)).sum(axis=1)
-    bound = int((np.abs(bias) + sums * max(zero_point, 255 - zero_point)).max())
-    folded = int((np.abs(bias) + sums * 63).max())
-    if max(bound, folded) >= 1 << 31:
-        raise ValueError(
-            f"bias must keep every result and folded bias within 32 bits for engine rtl: "
-            f"with these weights they may reach {max(bound, folded)}"
-        )
 
 
 def _compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64], what: str) -> None:

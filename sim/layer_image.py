@@ -132,7 +132,7 @@ class UnpackedLayer:
 
 def pack_layer(
     weights: npt.ArrayLike,
-    activations: npt.ArrayLike,
+    activations: npt.ArrayLike | None,
     folded_bias: npt.ArrayLike,
     *,
     zero_point: int,
@@ -145,16 +145,21 @@ def pack_layer(
     psum_exponents: npt.ArrayLike | None = None,
     resident: bool = True,
     schedule: Schedule | None = None,
+    activations_stride: int = 0,
+    output: OutputImages | None = None,
 ) -> LayerImage:
     """The images of ``Y = W @ (x_hat - zp) + bias``, or of the APSQ of arithmetic.md section 8.
 
     weights (M, K), activations (K, N): integers; folded_bias (M,): of 32 bits, zp folded in as by
     `gemm.folded_bias`. dataflow, chunk, psum_group, resident : of `schedule.plan`, which chooses the schedule by
     the size of these images; schedule: take this one instead. psum_exponents: with psum_group, one integer or
-    one a K-chunk. Raises TypeError or ValueError for what ``config``'s machine cannot run, except for
-    sums beyond 32 bits.
+    one a K-chunk. Where activations are None, another layer writes them, in regions ``activations_stride`` bytes
+    apart (`chain_image.pack_chain`). Raises TypeError or ValueError for what ``config``'s machine cannot run,
+    except for sums beyond 32 bits.
     """
-    w, x, bias = checks.gemm_operands(weights, activations, folded_bias, weight_bits)
+    assert activations is not None or schedule is not None
+    given = np.zeros((np.shape(weights)[1], 1), np.uint8) if activations is None else activations
+    w, x, bias = checks.gemm_operands(weights, given, folded_bias, weight_bits)
     (m, k), n = w.shape, x.shape[1]
     if weight_bits > config.max_weight_bits:
         raise ValueError(f"weight_bits must be at most {config.max_weight_bits}, not {weight_bits}")
@@ -168,16 +173,19 @@ def pack_layer(
     group = checks.integer("psum_group", psum_group, 0, PSUM_BANKS)
     size = k if chunk is None else min(k, checks.integer("chunk", chunk, 1))
     weight_rows = weight_images(w, weight_bits=weight_bits, config=config, chunk=size, k_tile=k_tile)
-    columns = activation_images(
-        x, zero_point=zero, lo_bits=lo_bits, config=config, chunk=size, k_tile=k_tile
-    )
+    if activations is not None:
+        columns = activation_images(
+            x, zero_point=zero, lo_bits=lo_bits, config=config, chunk=size, k_tile=k_tile
+        )
     if schedule is None:
         schedule = plan(
             config, m, k, n, dataflow=dataflow, chunk=size, psum_group=group, resident=resident,
             weight_bytes=weight_rows.nbytes, activation_bytes=columns.nbytes,
         )  # fmt: skip
     weight_regions, weights_length = _regions(weight_rows.images, schedule.weight_regions())
-    activation_regions, activations_length = _regions(columns.images, schedule.activation_regions())
+    activation_regions, activations_length = np.zeros(0, np.uint8), 0
+    if activations is not None:
+        activation_regions, activations_length = _regions(columns.images, schedule.activation_regions())
     exponents: list[int] = []
     if group:
         if psum_exponents is None:
@@ -194,6 +202,8 @@ def pack_layer(
         lo_bits=int(lo_bits),
         weight_slices=(int(weight_bits) - 1) // 3,
         frequent=zero >> lo_bits,
+        activations_stride=activations_stride,
+        output=output,
     )
 
 
@@ -210,10 +220,10 @@ def _regions(images: list[list[Bytes]], regions: list[list[tuple[int, int]]]) ->
 
 def least_bytes(image: LayerImage) -> tuple[int, int]:
     """``(read, written)``: bytes that a layer moves at least. Each compressed operand, the parameters and the
-    descriptor are read once, each result is written once.
+    descriptor are read once, each result of 32 bits is written once; what images of results take is not known before.
     """
     read = image.weights.nbytes + image.activations.nbytes + image.parameters.nbytes + DESCRIPTOR_BYTES
-    return read, 4 * image.schedule.m * image.schedule.n
+    return read, image.output_bytes if image.output is None else 0
 
 
 def descriptor_bytes(

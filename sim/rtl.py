@@ -239,7 +239,8 @@ def run_layers(
             # Results first come when a good part is done, so what was read counts a little.
             assert progress is not None
             read = min(1.0, simulator.bytes_read / least[0])
-            progress(min(0.04 * read + 0.95 * simulator.bytes_written / least[1], 0.99))
+            written = simulator.bytes_written / max(1, least[1])
+            progress(min(0.04 * read + 0.95 * written, 0.99))
 
         driver = Driver(simulator, config)
         driver.write("STALL_LIMIT", VALUE=0)  # a memory may be as slow as it was asked to be
@@ -258,10 +259,11 @@ def run_layers(
 
 @dataclass(frozen=True, eq=False)
 class LayerRun:
-    """One layer on the whole ``system`` and on the ``core`` alone, on streams that never stall."""
+    """One layer on the whole ``system`` and on the ``core`` alone, on streams that never stall; None for a layer
+    whose partial sums go to memory."""
 
     system: RunResult
-    core: CoreRun
+    core: CoreRun | None
 
 
 class _Stopped(Exception):
@@ -276,6 +278,8 @@ def run_layer(
     progress: Progress | None = None,
 ) -> LayerRun:
     """Runs both simulations of a layer side by side. Arguments and errors as of `run_layers`."""
+    if not image.schedule.psums_resident:
+        return LayerRun(run_layers([image], memory=memory, trace=trace, progress=progress), None)
     lock, stop = Lock(), Event()
     shares = {"core": 0.0, "system": 0.0}
 
