@@ -77,10 +77,9 @@ class OutputRegions(wiring.Component):
             walk.next.eq(taken),
             walk.next_column.eq(walk.column + 1),
             ends.eq(inside + 1 == self.group),
-            walk.next_row.eq(Mux(ends, Cat(inside, first + self.group), Cat(inside + 1, first))),
+            walk.next_row[:DIM_BITS].eq(Mux(ends, 0, inside + 1)),
+            walk.next_row[DIM_BITS:].eq(first + Mux(ends, self.group, 0)),
         ]
-        with m.If(ends):
-            m.d.comb += walk.next_row[:DIM_BITS].eq(0)
 
         # One multiplier in turn: first * columns, column * height, region * stride.
         left, height = Signal(DIM_BITS), Signal(DIM_BITS)

@@ -286,7 +286,8 @@ def plans(
         count = base.columns
     elif base.input_stationary:
         count = base.rows
-    sizes = sorted({*range(1, min(count, _MOST_BLOCKS) + 1), count}, reverse=True)
+    # Small blocks first, as their results leave evenly; but with one tile nothing happens between its K-chunks.
+    sizes = sorted({*range(1, min(count, _MOST_BLOCKS) + 1), count}, key=lambda size: (size == 1, size))
     stationary = base.weight_stationary or base.input_stationary
     stays = (True, False) if resident else (False,)
     for block in sizes:
@@ -322,7 +323,7 @@ def plan(
     activation_bytes: int | None = None,
 ) -> Schedule:
     """The schedule with the least estimated traffic to DRAM, of ``dataflow`` or, if None, of all three; among
-    equals output stationary and the largest block; ValueError if there is none. The bytes of all images of an operand decide; without them, those of
+    equals output stationary and the smallest block of two tiles or more; ValueError if there is none. The bytes of all images of an operand decide; without them, those of
     full slots are taken.
     """
     flows = tuple(Dataflow) if dataflow is None else (dataflow,)
