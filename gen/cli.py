@@ -159,8 +159,21 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
 @click.option("--bias", metavar="B.npy", help="Integers (M,) of 32 bits.")
 @click.option("--engine", default="golden", show_default=True, help="golden (numpy) or rtl (the Verilog).")
 @click.option("--psum-group", type=int, metavar="G", help="APSQ group size; partial sums in INT8.")
-@click.option("--psum-chunk", type=int, metavar="KC", help="Positions along K a step.  [default: tile_k]")
+@click.option(
+    "--psum-chunk",
+    type=int,
+    metavar="KC",
+    help="Positions along K a step, after which partial sums leave the array.  [default: tile_k, without "
+    "--psum-group K]",
+)
 @click.option("--psum-exponents", metavar="E", help="One integer, p of them (a,b,c), or a .npy file.")
+@click.option(
+    "--dataflow",
+    default="os",
+    show_default=True,
+    metavar="os|ws|is|auto",
+    help="Engine rtl: output, weight or input stationary; auto: the least estimated traffic.",
+)
 @click.option(
     "--memory-latency", type=int, metavar="CYCLES", help="Engine rtl: of the memory.  [default: 100]"
 )
@@ -193,6 +206,7 @@ def gemm(
     psum_group: int | None,
     psum_chunk: int | None,
     psum_exponents: str | None,
+    dataflow: str,
     memory_latency: int | None,
     memory_bandwidth: float | None,
     trace: Path | None,
@@ -231,6 +245,7 @@ def gemm(
             psum_group=psum_group,
             psum_chunk=psum_chunk,
             psum_exponents=None if psum_exponents is None else _exponents(psum_exponents),
+            dataflow=dataflow,
             memory_latency=memory_latency,
             memory_bandwidth=memory_bandwidth,
             trace=trace,
@@ -254,6 +269,13 @@ def print_report(report: dict[str, Any]) -> None:
     """The report as a table; shares in per cent."""
     rows = {}
     for key, value in report.items():
+        if key == "accesses" and value is not None:
+            for tensor, moved in value.items():
+                name = tensor.replace("_", " ")
+                rows[f"{name}, bytes on chip + DRAM"] = "{chip_bytes:,} + {dram_bytes:,}".format(**moved)
+        if key == "dataflow_estimates" and value is not None:
+            best = ", ".join(f"{name} {size:,}" for name, size in value.items())
+            rows["estimated DRAM bytes, least taken"] = best
         if value is None or isinstance(value, dict):
             continue
         if key == "shape":

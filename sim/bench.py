@@ -22,6 +22,7 @@ from rich.table import Table
 from sliceforge.gen.cli import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
+from sliceforge.sim.bench_psums import apsq_cells, chains, dataflows, lost_cycles, psum_bytes, psum_errors
 from sliceforge.sim.cells import cell_counts
 from sliceforge.sim.gemm import MismatchError, folded_bias, gemm
 from sliceforge.sim.golden import aqs_gemm
@@ -270,6 +271,12 @@ def main(folder: str = "build") -> None:
         ("rates", rates),
         ("generator", generator),
         ("area", area),
+        ("APSQ cells", apsq_cells),
+        ("partial sum bytes", psum_bytes),
+        ("APSQ errors", psum_errors),
+        ("dataflows", dataflows),
+        ("lost cycles", lost_cycles),
+        ("feed-forward chain", chains),
     ):
         figures[name] = rows = measure()
         table = Table(title=name, box=None, title_justify="left")

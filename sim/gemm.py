@@ -16,6 +16,7 @@ from sliceforge.sim.golden import GemmResult, aqs_gemm
 from sliceforge.sim.layer_image import LayerImage, least_bytes, pack_layer
 from sliceforge.sim.limits import check_hardware, check_psums
 from sliceforge.sim.rtl import Memory, Trace, run_layer
+from sliceforge.sim.schedule import dram_bytes, plan
 from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 
@@ -130,12 +131,14 @@ def gemm(
     facts["cycle_bound"] = bound = -(-done // machine.operators)
     facts["speedup_bound"] = full / done
     rtl_alone = (
-        "dataflow", "schedule", "accesses", "speedup_over_dense", "memory_latency", "memory_bandwidth",
+        "dataflow", "dataflow_estimates", "schedule", "accesses", "speedup_over_dense", "memory_latency", "memory_bandwidth",
         "dram_bytes_least", "counters",
     )  # fmt: skip
     facts |= dict.fromkeys(rtl_alone)
     if image is not None:
         facts |= _run(image, result.output, bound, full / machine.operators, memory, waveform, progress)
+        if dataflow == "auto":
+            facts["dataflow_estimates"] = _estimates(image)
     return GemmResult(result.output, facts)
 
 
@@ -182,6 +185,19 @@ def _run(
         "dram_bytes_least": list(least_bytes(image)),
         "counters": counters,
     }
+
+
+def _estimates(image: LayerImage) -> dict[str, int]:
+    """Estimated bytes over the bus of the best schedule of each loop order."""
+    s, estimates = image.schedule, {}
+    sizes = {"weight_bytes": image.weights.nbytes, "activation_bytes": image.activations.nbytes}
+    for name, flow in DATAFLOWS.items():
+        if flow is not None:
+            best = plan(
+                s.config, s.m, s.k, s.n, dataflow=flow, chunk=s.chunk, psum_group=s.psum_group, **sizes
+            )
+            estimates[name] = dram_bytes(best.traffic(**sizes))
+    return estimates
 
 
 def folded_bias(

@@ -6,14 +6,14 @@ K-chunks. Sources: Panacea (HPCA 2025) for tile reuse, APSQ (DAC 2025) for the d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 
-__all__ = ["Schedule", "Traffic", "plan", "plans"]
+__all__ = ["Schedule", "Traffic", "dram_bytes", "plan", "plans"]
 
 _MOST_BLOCKS = 64  # sizes of a block that are tried
 
@@ -262,6 +262,11 @@ class Schedule:
         }
 
 
+def dram_bytes(traffic: Mapping[str, Traffic]) -> int:
+    """Bytes over the bus, of all tensors."""
+    return sum(tensor.dram for tensor in traffic.values())
+
+
 def plans(
     config: AcceleratorConfig,
     m: int,
@@ -347,7 +352,7 @@ def plan(
             full[0] if weight_bytes is None else weight_bytes,
             full[1] if activation_bytes is None else activation_bytes,
         )
-        return sum(tensor.dram for tensor in traffic.values())
+        return dram_bytes(traffic)
 
     if not found:
         raise ValueError(

@@ -1,0 +1,271 @@
+"""The benchmarks of partial sums: bytes, errors, cells and cycles of the dataflows, and of layers that chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sliceforge.gen.cli import progress_bar
+from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.sim.apsq import apsq_gemm, psum_tiles
+from sliceforge.sim.calibrate import psum_quality, tile_exponents
+from sliceforge.sim.cells import cell_counts
+from sliceforge.sim.chain import feed_forward, run_chain
+from sliceforge.sim.chain_image import pack_chain
+from sliceforge.sim.core_engine import run_core
+from sliceforge.sim.gemm import DATAFLOWS, MismatchError, folded_bias
+from sliceforge.sim.golden import aqs_gemm
+from sliceforge.sim.layer_image import LayerImage, pack_layer
+from sliceforge.sim.minilm import linear_layer
+from sliceforge.sim.quantize import QuantizedLayer, quantize_layer
+from sliceforge.sim.rtl import run_layers
+from sliceforge.sim.schedule import Schedule, plan, plans
+from sliceforge.sim.slices import sliced_activations
+from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
+
+__all__ = ["apsq_cells", "chains", "dataflows", "lost_cycles", "psum_bytes", "psum_errors"]
+
+FEED_FORWARD = ("encoder.layer.3.intermediate.dense", "encoder.layer.3.output.dense")
+ERROR_LAYERS = ("encoder.layer.3.attention.self.query", *FEED_FORWARD)
+TOKENS = 128
+CHUNK = 128
+FLOWS = {name: flow for name, flow in DATAFLOWS.items() if flow is not None}
+ENGINE_BLOCKS = ("apsq_engine", "step_exponents", "psum_memory")
+
+
+def psum_bytes(preset: str = "panacea") -> list[dict[str, Any]]:
+    """Bytes of partial sums of the feed-forward layers in K-chunks of 128, with 32 bits and with INT8 (group
+    size 1): into and out of OMEM where they stay there, and over the bus where a block is too large for that.
+    The bytes on the bus are measured: all that the run moved, less what the other tensors are known to move.
+    """
+    config, rows = AcceleratorConfig.preset(preset), []
+    for name in FEED_FORWARD:
+        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
+        m, k = layer.weights.shape
+        for flow, dataflow in FLOWS.items():
+            row: dict[str, Any] = {"layer": name, "dataflow": flow}
+            for bits, group in ((32, 0), (8, 1)):
+                kept = plan(config, m, k, TOKENS, dataflow=dataflow, chunk=CHUNK, psum_group=group)
+                row[f"omem_{bits}_bit"] = kept.traffic(0, 0)["partial_sums"].chip
+            row["omem_ratio"] = row["omem_32_bit"] / row["omem_8_bit"]
+            for bits, group in ((32, 0), (8, 1)):
+                spilled = _spilled(config, m, k, dataflow, group)
+                row[f"dram_{bits}_bit"] = _moved_psums(_image(layer, spilled), layer)
+            row["dram_ratio"] = row["dram_32_bit"] / row["dram_8_bit"]
+            rows.append(row)
+    return rows
+
+
+def _spilled(config: AcceleratorConfig, m: int, k: int, dataflow: Dataflow, group: int) -> Schedule:
+    """One whose partial sums go to memory, the first with everything else on chip."""
+    found = plans(config, m, k, TOKENS, dataflow=dataflow, chunk=CHUNK, psum_group=group)
+    return next(schedule for schedule in found if not schedule.psums_resident)
+
+
+def _exponents(layer: QuantizedLayer, group: int) -> list[int] | None:
+    if not group:
+        return None
+    tiles = psum_tiles(layer.weights, layer.activations, layer.zero_point, 7, layer.lo_bits, CHUNK)
+    return tile_exponents(tiles, group)
+
+
+def _image(layer: QuantizedLayer, schedule: Schedule) -> LayerImage:
+    return pack_layer(
+        layer.weights,
+        layer.activations,
+        folded_bias(layer.weights, layer.bias.astype(np.int64), layer.zero_point, layer.lo_bits),
+        zero_point=layer.zero_point,
+        weight_bits=7,
+        lo_bits=layer.lo_bits,
+        config=schedule.config,
+        schedule=schedule,
+        psum_exponents=_exponents(layer, schedule.psum_group),
+    )
+
+
+def _golden(layer: QuantizedLayer, image: LayerImage) -> Any:
+    operands: dict[str, Any] = {"zero_point": layer.zero_point, "lo_bits": layer.lo_bits, "bias": layer.bias}
+    if not image.schedule.psum_group:
+        return aqs_gemm(layer.weights, layer.activations, **operands).output
+    return apsq_gemm(
+        layer.weights, layer.activations, psum_group=image.schedule.psum_group, psum_chunk=CHUNK,
+        psum_exponents=image.exponents, **operands,
+    ).output  # fmt: skip
+
+
+def _checked_run(layer: QuantizedLayer, image: LayerImage) -> dict[str, int]:
+    """Counters of the layer on the RTL, whose result is compared with the golden model."""
+    with progress_bar(f"rtl on {image.config.name}") as progress:
+        result = run_layers([image], progress=progress)
+    if not np.array_equal(result.outputs[0], _golden(layer, image)):
+        raise MismatchError("RTL and golden model differ")
+    return result.counters
+
+
+def _moved_psums(image: LayerImage, layer: QuantizedLayer) -> int:
+    counters, s = _checked_run(layer, image), image.schedule
+    bus_bytes = image.config.bus_bits // 8
+    loads = s.traffic(image.weights.nbytes, image.activations.nbytes)
+    others = loads["weights"].dram + loads["activations"].dram
+    # Parameters are read a row of tiles at a time, in whole beats of the bus; all are aligned here.
+    words = sum(rows.stop - rows.start for rows in s.parameter_rows())
+    others += -(-4 * words // bus_bytes) * bus_bytes + -(-image.exponent_words.nbytes // bus_bytes) * bus_bytes
+    return counters["BYTES_READ"] + counters["BYTES_WRITTEN"] - others - 128 - image.output_bytes
+
+
+def psum_errors() -> list[dict[str, Any]]:
+    """Relative error of ``W @ (x_hat - zp)`` against exact, root of the mean square, in per cent: K-chunks of 128, group
+    sizes 1 to 4, calibrated exponents per layer and per step, on the data that they are calibrated on."""
+    rows = []
+    for name in ERROR_LAYERS:
+        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
+        tiles = psum_tiles(layer.weights, layer.activations, layer.zero_point, 7, 4, CHUNK)
+        folded = folded_bias(layer.weights, np.zeros(len(layer.weights), np.int64), layer.zero_point, 4)
+        for per in ("layer", "step"):
+            row: dict[str, Any] = {"layer": name, "exponents per": per}
+            for group in range(1, 5):
+                quality = psum_quality(tiles, tile_exponents(tiles, group, per), group, folded[:, None])
+                row[f"gs_{group}_percent"] = 100 * quality.relative_error
+            rows.append(row)
+    return rows
+
+
+def apsq_cells(presets: tuple[str, ...] = ("panacea", "edge", "tiny")) -> list[dict[str, Any]]:
+    """What the APSQ engine with its exponents and the logic around its banks adds to the rest of the machine, in
+    per cent of NAND2 equivalents (`sliceforge.sim.cells`); the published engine adds 3.21 (APSQ, DAC 2025)."""
+    rows = []
+    for preset in presets:
+        blocks = cell_counts(AcceleratorConfig.preset(preset))
+        whole = blocks["accelerator"].all.nand2
+        parts = {name: blocks[name].all.nand2 for name in ENGINE_BLOCKS}
+        added = sum(parts.values())
+        rows.append(
+            {
+                "preset": preset,
+                **{name: round(size) for name, size in parts.items()},
+                "whole": round(whole),
+                "adds_percent": 100 * added / (whole - added),
+            }
+        )
+    return rows
+
+
+def dataflows(preset: str = "panacea") -> list[dict[str, Any]]:
+    """Utilization of the feed-forward layers in K-chunks of 128, weight and input stationary, memory of 100 cycles: with
+    APSQ, and with partial sums of 32 bits; those stay on chip, or go to memory."""
+    rows = []
+    for name, layer, image in _runs(preset):
+        counters = _checked_run(layer, image)
+        bound = _bound(layer, image.config)
+        s = image.schedule
+        rows.append(
+            {
+                "layer": name,
+                "dataflow": _name(s),
+                "group": s.psum_group,
+                "block": s.block,
+                "psums": "on chip" if s.psums_resident else "in memory",
+                "cycle_bound": bound,
+                "total_cycles": counters["CYCLES"],
+                "utilization_total": bound / counters["CYCLES"],
+            }
+        )
+    return rows
+
+
+def lost_cycles(preset: str = "panacea") -> list[dict[str, Any]]:
+    """Where the cycles of `dataflows` with APSQ go; the causes add up to all of them. The bound; products
+    of fillers and padding; operators of the array that wait for each other within an output tile (the
+    core on streams that never stall, in one K-chunk) and because a tile ends with each K-chunk (the same in K-chunks
+    of 128); the array waits for memory; before its first product; after its last."""
+    rows = []
+    for name, layer, image in _runs(preset):
+        s, config = image.schedule, image.config
+        if s.psum_group != 1:
+            continue
+        counters, alone = _checked_run(layer, image), run_core(image)
+        whole = plan(config, s.m, s.k, s.n, dataflow=s.dataflow)
+        one_chunk = run_core(_image(layer, whole))
+        bound, total = _bound(layer, config), counters["CYCLES"]
+        products = -(-counters["OUTER_PRODUCTS"] // config.operators)
+        causes = {
+            "bound": bound,
+            "fillers_padding": products - bound,
+            "operators_wait": one_chunk.cycles - products,
+            "chunks_end": alone.cycles - one_chunk.cycles,
+            "memory_waits": counters["ARRAY_CYCLES"] - alone.cycles,
+            "start_and_end": total - counters["ARRAY_CYCLES"],
+        }
+        assert sum(causes.values()) == total
+        rows.append({"layer": name, "dataflow": _name(s), **causes, "total_cycles": total})
+    return rows
+
+
+def _runs(preset: str) -> list[tuple[str, QuantizedLayer, LayerImage]]:
+    config, runs = AcceleratorConfig.preset(preset), []
+    for name in FEED_FORWARD:
+        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
+        m, k = layer.weights.shape
+        for flow in (Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY):
+            schedules = [
+                plan(config, m, k, TOKENS, dataflow=flow, chunk=CHUNK, psum_group=group) for group in (1, 0)
+            ]
+            schedules += [_spilled(config, m, k, flow, group) for group in (1, 0)]
+            runs += [(name, layer, _image(layer, schedule)) for schedule in schedules]
+    return runs
+
+
+def _bound(layer: QuantizedLayer, config: AcceleratorConfig) -> int:
+    work = count_work(
+        kept_weight_vectors(layer.weights, 7, config.vector),
+        kept_activation_vectors(layer.activations, layer.zero_point, layer.lo_bits, config.vector),
+        7,
+    )
+    return -(-work.done // config.operators)
+
+
+def _name(schedule: Schedule) -> str:
+    return next(name for name, flow in FLOWS.items() if flow is schedule.dataflow)
+
+
+def chains(preset: str = "panacea") -> list[dict[str, Any]]:
+    """The feed-forward block of MiniLM's layer 3 from one descriptor list, GELU in the post-processing unit, in each
+    loop order; compared with the golden chain."""
+    config, rows = AcceleratorConfig.preset(preset), []
+    layers, activations = feed_forward(3, tokens=TOKENS)
+    golden = run_chain(layers, activations)
+    work, x = [], activations
+    for layer, output in zip(layers, golden, strict=True):
+        work.append(
+            count_work(
+                kept_weight_vectors(layer.weights, 7, config.vector),
+                kept_activation_vectors(x, layer.zero_point, layer.lo_bits, config.vector),
+                7,
+            ).done
+        )
+        x = output
+    bound = -(-sum(work) // config.operators)
+    for flow, dataflow in FLOWS.items():
+        images = pack_chain(layers, activations, config=config, dataflow=dataflow, chunk=CHUNK)
+        with progress_bar(f"rtl on {preset}") as progress:
+            result = run_layers(images, progress=progress)
+        hidden = layers[0].output
+        assert hidden is not None
+        expected = [sliced_activations(golden[0], hidden.next_lo_bits), golden[1]]
+        if not all(np.array_equal(*pair) for pair in zip(result.outputs, expected, strict=True)):
+            raise MismatchError(f"RTL and golden chain differ, dataflow {flow}")
+        counters = result.counters
+        rows.append(
+            {
+                "dataflow": flow,
+                "layers": result.layers_done,
+                "cycle_bound": bound,
+                "total_cycles": counters["CYCLES"],
+                "utilization_total": bound / counters["CYCLES"],
+                "bytes_read": counters["BYTES_READ"],
+                "bytes_written": counters["BYTES_WRITTEN"],
+            }
+        )
+    return rows
