@@ -30,6 +30,7 @@ __all__ = ["apsq_cells", "chains", "dataflows", "lost_cycles", "psum_bytes", "ps
 FEED_FORWARD = ("encoder.layer.3.intermediate.dense", "encoder.layer.3.output.dense")
 ERROR_LAYERS = ("encoder.layer.3.attention.self.query", *FEED_FORWARD)
 TOKENS = 128
+LO_BITS = 4
 CHUNK = 128
 FLOWS = {name: flow for name, flow in DATAFLOWS.items() if flow is not None}
 ENGINE_BLOCKS = ("apsq_engine", "step_exponents", "psum_memory")
@@ -42,7 +43,7 @@ def psum_bytes(preset: str = "panacea") -> list[dict[str, Any]]:
     """
     config, rows = AcceleratorConfig.preset(preset), []
     for name in FEED_FORWARD:
-        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
+        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=LO_BITS)
         m, k = layer.weights.shape
         for flow, dataflow in FLOWS.items():
             row: dict[str, Any] = {"layer": name, "dataflow": flow}
@@ -59,15 +60,19 @@ def psum_bytes(preset: str = "panacea") -> list[dict[str, Any]]:
 
 
 def _spilled(config: AcceleratorConfig, m: int, k: int, dataflow: Dataflow, group: int) -> Schedule:
-    """One whose partial sums go to memory, the first with everything else on chip."""
+    """One whose partial sums go to memory: everything else on chip, the largest block of up to 8 tiles, so that
+    they have time to come back."""
     found = plans(config, m, k, TOKENS, dataflow=dataflow, chunk=CHUNK, psum_group=group)
-    return next(schedule for schedule in found if not schedule.psums_resident)
+    sizes = [schedule for schedule in found if not schedule.psums_resident and schedule.block <= 8]
+    return min(
+        sizes, key=lambda s: (not s.weights_resident, not s.activations_resident, not s.blocks_share, -s.block)
+    )
 
 
 def _exponents(layer: QuantizedLayer, group: int) -> list[int] | None:
     if not group:
         return None
-    tiles = psum_tiles(layer.weights, layer.activations, layer.zero_point, 7, layer.lo_bits, CHUNK)
+    tiles = psum_tiles(layer.weights, layer.activations, layer.zero_point, 7, LO_BITS, CHUNK)
     return tile_exponents(tiles, group)
 
 
@@ -75,10 +80,10 @@ def _image(layer: QuantizedLayer, schedule: Schedule) -> LayerImage:
     return pack_layer(
         layer.weights,
         layer.activations,
-        folded_bias(layer.weights, layer.bias.astype(np.int64), layer.zero_point, layer.lo_bits),
+        folded_bias(layer.weights, layer.bias.astype(np.int64), layer.zero_point, LO_BITS),
         zero_point=layer.zero_point,
         weight_bits=7,
-        lo_bits=layer.lo_bits,
+        lo_bits=LO_BITS,
         config=schedule.config,
         schedule=schedule,
         psum_exponents=_exponents(layer, schedule.psum_group),
@@ -86,7 +91,7 @@ def _image(layer: QuantizedLayer, schedule: Schedule) -> LayerImage:
 
 
 def _golden(layer: QuantizedLayer, image: LayerImage) -> Any:
-    operands: dict[str, Any] = {"zero_point": layer.zero_point, "lo_bits": layer.lo_bits, "bias": layer.bias}
+    operands: dict[str, Any] = {"zero_point": layer.zero_point, "lo_bits": LO_BITS, "bias": layer.bias}
     if not image.schedule.psum_group:
         return aqs_gemm(layer.weights, layer.activations, **operands).output
     return apsq_gemm(
@@ -120,9 +125,9 @@ def psum_errors() -> list[dict[str, Any]]:
     sizes 1 to 4, calibrated exponents per layer and per step, on the data that they are calibrated on."""
     rows = []
     for name in ERROR_LAYERS:
-        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
-        tiles = psum_tiles(layer.weights, layer.activations, layer.zero_point, 7, 4, CHUNK)
-        folded = folded_bias(layer.weights, np.zeros(len(layer.weights), np.int64), layer.zero_point, 4)
+        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=LO_BITS)
+        tiles = psum_tiles(layer.weights, layer.activations, layer.zero_point, 7, LO_BITS, CHUNK)
+        folded = folded_bias(layer.weights, np.zeros(len(layer.weights), np.int64), layer.zero_point, LO_BITS)
         for per in ("layer", "step"):
             row: dict[str, Any] = {"layer": name, "exponents per": per}
             for group in range(1, 5):
@@ -183,7 +188,7 @@ def lost_cycles(preset: str = "panacea") -> list[dict[str, Any]]:
     rows = []
     for name, layer, image in _runs(preset):
         s, config = image.schedule, image.config
-        if s.psum_group != 1:
+        if s.psum_group != 1 or not s.psums_resident:
             continue
         counters, alone = _checked_run(layer, image), run_core(image)
         whole = plan(config, s.m, s.k, s.n, dataflow=s.dataflow)
@@ -206,7 +211,7 @@ def lost_cycles(preset: str = "panacea") -> list[dict[str, Any]]:
 def _runs(preset: str) -> list[tuple[str, QuantizedLayer, LayerImage]]:
     config, runs = AcceleratorConfig.preset(preset), []
     for name in FEED_FORWARD:
-        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=4)
+        layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=LO_BITS)
         m, k = layer.weights.shape
         for flow in (Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY):
             schedules = [
@@ -220,7 +225,7 @@ def _runs(preset: str) -> list[tuple[str, QuantizedLayer, LayerImage]]:
 def _bound(layer: QuantizedLayer, config: AcceleratorConfig) -> int:
     work = count_work(
         kept_weight_vectors(layer.weights, 7, config.vector),
-        kept_activation_vectors(layer.activations, layer.zero_point, layer.lo_bits, config.vector),
+        kept_activation_vectors(layer.activations, layer.zero_point, LO_BITS, config.vector),
         7,
     )
     return -(-work.done // config.operators)

@@ -291,15 +291,14 @@ def plans(
         count = base.columns
     elif base.input_stationary:
         count = base.rows
-    # Small blocks first, as their results leave evenly; but with one tile nothing happens between its K-chunks.
-    sizes = sorted({*range(1, min(count, _MOST_BLOCKS) + 1), count}, key=lambda size: (size == 1, size))
+    sizes = sorted({*range(1, min(count, _MOST_BLOCKS) + 1), count})
     stationary = base.weight_stationary or base.input_stationary
     stays = (True, False) if resident else (False,)
     for block in sizes:
         for weights in (True, False) if base.weight_stationary and block < count else stays:
             for activations in (True, False) if base.input_stationary and block < count else stays:
                 for shares in (True, False) if stationary and resident else (False,):
-                    for psums in (True, False):
+                    for psums in (True, False) if base.steps > 1 else (True,):
                         schedule = replace(
                             base,
                             block=block,
@@ -328,7 +327,7 @@ def plan(
     activation_bytes: int | None = None,
 ) -> Schedule:
     """The schedule with the least estimated traffic to DRAM, of ``dataflow`` or, if None, of all three; among
-    equals output stationary and the smallest block of two tiles or more; ValueError if there is none. The bytes of all images of an operand decide; without them, those of
+    equals output stationary, and the smallest block of two tiles or more if partial sums stay on chip, else the largest; ValueError if there is none. The bytes of all images of an operand decide; without them, those of
     full slots are taken.
     """
     flows = tuple(Dataflow) if dataflow is None else (dataflow,)
@@ -341,7 +340,7 @@ def plan(
         )  # fmt: skip
     ]
 
-    def cost(schedule: Schedule) -> int:
+    def cost(schedule: Schedule) -> tuple[int, ...]:
         layouts = config.weight_layout, config.activation_layout
         sides = schedule.rows * config.pea_count, schedule.columns * config.lanes
         full = [
@@ -352,7 +351,10 @@ def plan(
             full[0] if weight_bytes is None else weight_bytes,
             full[1] if activation_bytes is None else activation_bytes,
         )
-        return dram_bytes(traffic)
+        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing happens;
+        # and in a large block partial sums have time to come back from memory.
+        size = schedule.block if schedule.psums_resident else -schedule.block
+        return dram_bytes(traffic), schedule.dataflow.value, schedule.block == 1, size
 
     if not found:
         raise ValueError(
