@@ -77,6 +77,7 @@ class LoadUnit(wiring.Component):
         m = Module()
         p = self.parameters
         parts = self._beat_bits // p["bus_bits"]  # bus beats of a load beat
+        beat_shift = (self._beat_bits // 8 - 1).bit_length()
         # Four bursts may be on their way: one arrives while others cover the memory's latency.
         reader = BurstReader(
             bus_bits=p["bus_bits"], address_bits=p["address_bits"], buffer=p["buffer"], burst=p["buffer"] // 4
@@ -105,9 +106,7 @@ class LoadUnit(wiring.Component):
             rounds.total.eq(self.rounds),
             rounds.step.eq(self.block * p["pass_step"]),
             rounds.next.eq(walked),
-            behind.eq(
-                address + Mux(self.stride == 0, length << (self._beat_bits // 8 - 1).bit_length(), self.stride)
-            ),
+            behind.eq(address + Mux(self.stride == 0, length << beat_shift, self.stride)),
         ]
         waits_for_last = Signal()
         with m.FSM(name="state"):
