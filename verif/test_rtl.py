@@ -32,7 +32,7 @@ from sliceforge.sim.rtl import Memory, Simulator, Trace, run_layer, run_layers
 RTL = import_module("sliceforge.sim.rtl")
 
 TINY = AcceleratorConfig.preset("tiny")
-NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=2, name="narrow")
+NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=3, name="narrow")
 WIDE = AcceleratorConfig.preset(
     "tiny", bus_bits=512, address_bits=64, weight_slices=3, pea_count=1, lanes=4, wmem_kib=8, name="wide"
 )
@@ -182,7 +182,7 @@ class TestPastTheMemory:
         [
             ("WEIGHTS_ADDRESS", ErrorCode.WEIGHTS_READ),
             ("ACTIVATIONS_ADDRESS", ErrorCode.ACTIVATIONS_READ),
-            ("BIAS_ADDRESS", ErrorCode.BIAS_READ),
+            ("PARAMETERS_ADDRESS", ErrorCode.PARAMETERS_READ),
             ("OUTPUT_ADDRESS", ErrorCode.OUTPUT_WRITE),
         ],
     )
