@@ -177,8 +177,9 @@ def layer(
     seed: int = 0,
     lo_bits: int = 4,
     zero_point: int = 140,
+    **packing: Any,
 ) -> tuple[LayerImage, np.ndarray]:
-    """A random layer's images and its golden results."""
+    """A random layer's images and its golden results. packing: more arguments of `pack_layer`."""
     rng = np.random.default_rng(seed)
     m, k, n = shape
     bits = config.max_weight_bits
@@ -188,7 +189,7 @@ def layer(
     operands: dict[str, Any] = {
         "zero_point": zero_point, "weight_bits": bits, "lo_bits": lo_bits, "config": config
     }  # fmt: skip
-    image = pack_layer(w, x, folded_bias(w, bias, zero_point, lo_bits), **operands)
+    image = pack_layer(w, x, folded_bias(w, bias, zero_point, lo_bits), **operands, **packing)
     return image, gemm(w, x, bias=bias, **operands).output
 
 
