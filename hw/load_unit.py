@@ -47,6 +47,7 @@ class LoadUnit(wiring.Component):
 
     Latency: that of the `BurstReader`. Throughput: a bus beat a cycle; a pass costs a beat more.
     Flow control: valid/ready on ``beats``, credits towards memory. Reset: drops everything.
+    Tested range: bus 32..512 bits, 1 to 4 of its beats a load beat; 1 to 5 regions, 9 passes, 3 rounds.
     """
 
     def __init__(self, *, bus_bits, address_bits, buffer, granule_bits, ways, pass_step):
