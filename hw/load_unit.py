@@ -47,6 +47,7 @@ class LoadUnit(wiring.Component):
 
     Latency: that of the `BurstReader`. Throughput: a bus beat a cycle; a pass costs a beat more.
     Flow control: valid/ready on ``beats``, credits towards memory. Reset: drops everything.
+    Tested range: bus 32..512 bits, 1 to 4 of its beats a load beat; 1 to 5 regions, 9 passes, 3 rounds.
     """
 
     def __init__(self, *, bus_bits, address_bits, buffer, granule_bits, ways, pass_step):
@@ -77,6 +78,7 @@ class LoadUnit(wiring.Component):
         m = Module()
         p = self.parameters
         parts = self._beat_bits // p["bus_bits"]  # bus beats of a load beat
+        beat_shift = (self._beat_bits // 8 - 1).bit_length()
         # Four bursts may be on their way: one arrives while others cover the memory's latency.
         reader = BurstReader(
             bus_bits=p["bus_bits"], address_bits=p["address_bits"], buffer=p["buffer"], burst=p["buffer"] // 4
@@ -105,9 +107,7 @@ class LoadUnit(wiring.Component):
             rounds.total.eq(self.rounds),
             rounds.step.eq(self.block * p["pass_step"]),
             rounds.next.eq(walked),
-            behind.eq(
-                address + Mux(self.stride == 0, length << (self._beat_bits // 8 - 1).bit_length(), self.stride)
-            ),
+            behind.eq(address + Mux(self.stride == 0, length << beat_shift, self.stride)),
         ]
         waits_for_last = Signal()
         with m.FSM(name="state"):

@@ -34,8 +34,8 @@ class Schedule:
 
     dataflow : which loop order. block : tiles in a block; see `tiles`. chunk : positions along K after which
         sums leave the array; k_tile : positions in a tile image.
-    span : positions along K after which a region of activations ends, at the latest; None: only where the loops
-        say so.
+    span : positions along K after which a region of activations ends, at the latest; None: only where the
+        loops say so.
     psum_group : group size of APSQ, 0 for partial sums of 32 bits.
     weights_resident, activations_resident : stay in their memory over the tiles that use them one after the
         other. blocks_share : the stationary one stays over all blocks. psums_resident : stay in OMEM.
@@ -119,9 +119,21 @@ class Schedule:
         """
         chunks = range(self.steps)
         if self.weight_stationary:
-            return ((i, j, c) for block in self.column_blocks for i in range(self.rows) for c in chunks for j in block)
+            return (
+                (i, j, c)
+                for block in self.column_blocks
+                for i in range(self.rows)
+                for c in chunks
+                for j in block
+            )
         if self.input_stationary:
-            return ((i, j, c) for block in self.row_blocks for j in range(self.columns) for c in chunks for i in block)
+            return (
+                (i, j, c)
+                for block in self.row_blocks
+                for j in range(self.columns)
+                for c in chunks
+                for i in block
+            )
         return ((i, j, c) for i in range(self.rows) for j in range(self.columns) for c in chunks)
 
     def output_tiles(self) -> Iterator[tuple[slice, slice]]:
@@ -156,7 +168,8 @@ class Schedule:
         """(column of tiles, number of the image) of the images in each region of activations."""
         if self.weight_stationary:
             regions = [
-                [(j, kt) for tiles in self.k_tiles for j in block for kt in tiles] for block in self.column_blocks
+                [(j, kt) for tiles in self.k_tiles for j in block for kt in tiles]
+                for block in self.column_blocks
             ]
         elif self.input_stationary:
             regions = [[(j, kt) for kt in tiles] for j in range(self.columns) for tiles in self.k_tiles]
@@ -197,7 +210,7 @@ class Schedule:
 
     @property
     def legal(self) -> bool:
-        """The machine can run it: memories hold what stays, and nothing is to be read again that cannot be."""
+        """The machine can run it: memories hold what stays, and nothing is read again that cannot be."""
         c, all_images, chunk_images = self.config, self.images, len(self.k_tiles[0])
         # Images that stay: of each operand over its tiles, and over all blocks.
         weights, activations = all_images, all_images * self.columns
@@ -327,8 +340,9 @@ def plan(
     activation_bytes: int | None = None,
 ) -> Schedule:
     """The schedule with the least estimated traffic to DRAM, of ``dataflow`` or, if None, of all three; among
-    equals output stationary, and the smallest block of two tiles or more if partial sums stay on chip, else the largest; ValueError if there is none. The bytes of all images of an operand decide; without them, those of
-    full slots are taken.
+    equals output stationary, and the smallest block of two tiles or more if partial sums stay on chip, else
+    the largest; ValueError if there is none. The bytes of all images of an operand decide; without them,
+    those of full slots are taken.
     """
     flows = tuple(Dataflow) if dataflow is None else (dataflow,)
     found = [

@@ -1,4 +1,4 @@
-"""Bench of hw/load_unit.py: load beats of chained regions, read once or again; memory is modelled here."""
+"""Bench of hw/load_unit.py: chains of regions, read and walked once or again; memory is modelled here."""
 
 from __future__ import annotations
 
@@ -10,25 +10,20 @@ import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.hw.load_unit import LoadUnit
+from sliceforge.hw.payloads import DIM_BITS
 from sliceforge.verif.read_memory import ReadMemory, some_contents
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, quiet, reset, start
+from sliceforge.verif.streams import Sink, quiet, reset, start
 from sliceforge.verif.tiles import join
 
 CASES = [
-    {"bus_bits": 64, "address_bits": 32, "buffer": 16, "granule_bits": 64, "ways": 1,
-     "region_step": 8, "pass_step": 4},
-    {"bus_bits": 256, "address_bits": 40, "buffer": 64, "granule_bits": 64, "ways": 4,
-     "region_step": 64, "pass_step": 64},
-    {"bus_bits": 32, "address_bits": 32, "buffer": 64, "granule_bits": 64, "ways": 1,
-     "region_step": 1, "pass_step": 8},
-    {"bus_bits": 32, "address_bits": 64, "buffer": 16, "granule_bits": 128, "ways": 1,
-     "region_step": 2, "pass_step": 6},
-    {"bus_bits": 64, "address_bits": 33, "buffer": 32, "granule_bits": 32, "ways": 2,
-     "region_step": 12, "pass_step": 1},
-    {"bus_bits": 512, "address_bits": 32, "buffer": 128, "granule_bits": 128, "ways": 4,
-     "region_step": 4, "pass_step": 16},
-]  # fmt: skip
+    {"bus_bits": 64, "address_bits": 32, "buffer": 16, "granule_bits": 64, "ways": 1, "pass_step": 4},
+    {"bus_bits": 256, "address_bits": 40, "buffer": 64, "granule_bits": 64, "ways": 4, "pass_step": 64},
+    {"bus_bits": 32, "address_bits": 32, "buffer": 64, "granule_bits": 64, "ways": 1, "pass_step": 8},
+    {"bus_bits": 32, "address_bits": 64, "buffer": 16, "granule_bits": 128, "ways": 1, "pass_step": 6},
+    {"bus_bits": 64, "address_bits": 33, "buffer": 32, "granule_bits": 32, "ways": 2, "pass_step": 1},
+    {"bus_bits": 512, "address_bits": 32, "buffer": 128, "granule_bits": 128, "ways": 4, "pass_step": 16},
+]
 
 
 def component(p: dict[str, Any]) -> LoadUnit:
@@ -36,10 +31,11 @@ def component(p: dict[str, Any]) -> LoadUnit:
 
 
 class Bench:
-    """A layer whose regions have ``lengths`` load beats, each read ``passes`` times.
+    """A layer whose regions have ``lengths`` load beats, each read ``passes`` times, all ``rounds`` times.
 
-    ``headers`` replaces lengths in headers: {region: value}. ``end``: the last region ends as many load beats
-    behind the end of the address space; anywhere if None. ``errors``: bus beats, from the layer's first on.
+    ``apart``: load beats from a region to the next; 0: one behind the other. ``headers`` replaces lengths in
+    headers: {region: value}. ``end``: the last region ends as many load beats behind the end of the address
+    space; anywhere if None. ``errors``: bus beats, from the layer's first on.
     """
 
     def __init__(
@@ -47,7 +43,9 @@ class Bench:
         dut: Any,
         lengths: list[int],
         passes: int,
+        rounds: int = 1,
         *,
+        apart: int = 0,
         stall: float = 0.0,
         taker: float = 0.0,
         latency: int = 3,
@@ -57,32 +55,40 @@ class Bench:
     ) -> None:
         self.p = p = parameters()
         block = component(p)
-        self.dut, self.lengths, self.passes = dut, lengths, passes
+        self.dut, self.lengths, self.passes, self.rounds, self.apart = dut, lengths, passes, rounds, apart
         self.rng = random.Random(f"{cocotb.RANDOM_SEED} {lengths} {passes} {stall} {taker}")
         self.parts = p["granule_bits"] * p["ways"] // p["bus_bits"]
         self.space = (1 << p["address_bits"]) * 8 // p["bus_bits"] // self.parts  # load beats
-        size = sum(lengths)
+        size = apart * (len(lengths) - 1) + lengths[-1] if apart else sum(lengths)
         self.first = self.rng.randrange(self.space - size) if end is None else self.space - size + end
         self.noise = some_contents(p["bus_bits"])
         # By load beat.
         self.headers = {self.region(i): following for i, following in enumerate([*lengths[1:], 0])}
         self.headers |= {self.region(i): value for i, value in (headers or {}).items()}
-        self.expected = [beat for i in range(len(lengths)) for _ in range(passes) for beat in self.images(i)]
+        walk = [i for _ in range(rounds) for i in range(len(lengths)) for _ in range(passes)]
+        self.expected = [beat for i in walk for beat in self.images(i)]
         self.asked = [
-            self.parts * self.region(i) + j
-            for i, length in enumerate(lengths)
-            for _ in range(passes)
-            for j in range(self.parts * length)
+            self.parts * self.region(i) + j for i in walk for j in range(self.parts * lengths[i])
         ]  # bus beats
         self.memory = ReadMemory(
             dut, block, self.contents, latency=latency, stall=stall,
             errors=[self.parts * self.first + beat for beat in errors],
         )  # fmt: skip
         self.beats = Sink(dut, "beats", block.beats.payload.shape(), stall=taker)
+        self.watch = cocotb.start_soon(self._ended())
+
+    async def _ended(self) -> None:
+        """``ended`` comes after the last beat, and stays."""
+        before = 0
+        while True:
+            await FallingEdge(self.dut.clk)
+            now = int(self.dut.ended.value)
+            assert now >= before and (not now or len(self.beats.received) == len(self.expected))
+            before = now
 
     def region(self, i: int) -> int:
         """Where region ``i`` begins, in load beats."""
-        return self.first + sum(self.lengths[:i])
+        return self.first + (i * self.apart if self.apart else sum(self.lengths[:i]))
 
     def contents(self, beat: int) -> int:
         load_beat, part = divmod(beat, self.parts)
@@ -104,18 +110,25 @@ class Bench:
         return beats
 
     async def begin(self) -> None:
-        """``regions`` and ``passes`` count positions; the last ones may be fewer than a step."""
+        """``rounds`` and ``passes`` count positions; the last ones may be fewer than a step."""
         p, dut, rng = self.p, self.dut, self.rng
+        bytes_ = self.parts * p["bus_bits"] // 8  # of a load beat
+        block = rng.choice([1, 1, 2, 7, (1 << DIM_BITS) - 1 if self.rounds == 1 else 3])
         await FallingEdge(dut.clk)
-        dut.address.value = self.first * self.parts * p["bus_bits"] // 8
+        dut.address.value = self.first * bytes_
         dut.length.value = self.lengths[0]
-        dut.regions.value = len(self.lengths) * p["region_step"] - rng.randrange(p["region_step"])
+        dut.stride.value = self.apart * bytes_
         dut.passes.value = self.passes * p["pass_step"] - rng.randrange(p["pass_step"])
+        dut.block.value = block
+        step = block * p["pass_step"]
+        most = min((1 << DIM_BITS) - 1, self.rounds * step)
+        dut.rounds.value = rng.choice([most, (self.rounds - 1) * step + 1])
         dut.start.value = 1
         await FallingEdge(dut.clk)
         dut.start.value = 0
 
     def stop(self) -> None:
+        self.watch.cancel()
         self.memory.stop()
         self.beats.stop()
 
@@ -124,49 +137,55 @@ class Bench:
         assert self.beats.received == self.expected
         assert self.memory.beats() == self.asked and self.memory.idle
         assert self.dut.bad_length.value == 0 and self.dut.failed.value == 0
+        assert self.dut.ended.value == 1
         self.stop()
         await reset(self.dut)
 
 
-def layers() -> list[tuple[list[int], int]]:
-    """(lengths, passes): one region or several, from the shortest to some that exceed the buffer."""
+def layers() -> list[tuple[list[int], int, int, int]]:
+    """(lengths, passes, rounds, apart): one region or several, from the shortest to more than the buffer."""
     p, rng = parameters(), random.Random(f"layers {cocotb.RANDOM_SEED}")
     buffer = p["buffer"] * p["bus_bits"] // (p["granule_bits"] * p["ways"])  # load beats
-    random_ones = [[rng.randint(2, 12) for _ in range(rng.randint(2, 5))] for _ in range(2)]
+    far = (1 << 31) * 8 // (p["granule_bits"] * p["ways"]) if p["address_bits"] > 33 else 1000
+    some = [rng.randint(2, 12) for _ in range(rng.randint(2, 5))]
     return [
-        ([2], 1), ([2], 4), ([2 * buffer + 1], 1), ([buffer + 3], 3), ([2, 2, 2, 2], 1), ([3, 2, 2], 2),
-        ([buffer + 1, 2, 2 * buffer], 1), (random_ones[0], rng.randint(2, 4)), (random_ones[1], 1),
+        ([2], 1, 1, 0), ([2], 9, 1, 0), ([2], 1, 3, 0), ([2 * buffer + 1], 1, 1, 0), ([2, 2, 2, 2], 1, 2, 2),
+        ([3, 2, 2], 2, 2, 0), ([buffer + 1, 2, 2 * buffer], 1, 1, 0), (some, 2, 3, 12 + rng.randrange(99)),
+        ([5, 3, 4], 1, 1, far),
     ]  # fmt: skip
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
-@cocotb.parametrize(stall=STALLS, taker=STALLS)
+@cocotb.parametrize((("stall", "taker"), [(0.0, 0.0), (0.2, 0.2), (0.8, 0.0), (0.0, 0.8)]))
 async def reads_layers(dut: Any, stall: float, taker: float) -> None:
     await start(dut, component(parameters()))
-    for lengths, passes in layers():
-        bench = Bench(dut, lengths, passes, stall=stall, taker=taker)
+    for lengths, passes, rounds, apart in layers():
+        bench = Bench(dut, lengths, passes, rounds, apart=apart, stall=stall, taker=taker)
         await bench.begin()
         await bench.finish()
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
-@cocotb.parametrize(latency=[1, 60])
-async def reads_from_a_memory_that_is_fast_or_far(dut: Any, latency: int) -> None:
+async def reads_from_a_memory_that_is_far(dut: Any) -> None:
     await start(dut, component(parameters()))
-    for lengths, passes in layers():
-        bench = Bench(dut, lengths, passes, latency=latency)
+    for lengths, passes, rounds, apart in layers():
+        bench = Bench(dut, lengths, passes, rounds, apart=apart, latency=60)
         await bench.begin()
         await bench.finish()
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
 async def offers_before_it_is_asked(dut: Any) -> None:
+    """And does not end before the last beat is taken."""
     await start(dut, component(parameters()))
     bench = Bench(dut, [3, 4], 1, taker=1.0)
     await bench.begin()
-    await ClockCycles(dut.clk, 50)
-    assert dut.beats__valid.value == 1
-    bench.beats.stall = 0.5
+    for i in range(len(bench.expected)):
+        await ClockCycles(dut.clk, 50)
+        assert len(bench.beats.received) == i and dut.beats__valid.value == 1
+        bench.beats.stall = 0.0
+        await FallingEdge(dut.clk)
+        bench.beats.stall = 1.0
     await bench.finish()
 
 
@@ -174,7 +193,7 @@ async def offers_before_it_is_asked(dut: Any) -> None:
 async def waits_for_the_start(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, [4, 3], 2)
-    dut.regions.value, dut.passes.value, dut.length.value = 1, 1, 4
+    dut.rounds.value, dut.block.value, dut.passes.value, dut.length.value = 1, 1, 1, 4
     await ClockCycles(dut.clk, 50)
     assert not bench.memory.bursts and not bench.beats.received
     await bench.begin()
@@ -182,11 +201,11 @@ async def waits_for_the_start(dut: Any) -> None:
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
-@cocotb.parametrize(regions=[1, 3], passes=[1, 3])
-async def reads_a_bus_beat_a_cycle(dut: Any, regions: int, passes: int) -> None:
-    """Headers included, and also from region to region, if those are longer than the buffer."""
+@cocotb.parametrize((("regions", "passes", "rounds"), [(1, 1, 1), (1, 3, 1), (3, 1, 1), (2, 2, 2)]))
+async def reads_a_bus_beat_a_cycle(dut: Any, regions: int, passes: int, rounds: int) -> None:
+    """Headers included, also from region to region and round to round if they are longer than the buffer."""
     await start(dut, component(parameters()))
-    bench = Bench(dut, [2 * parameters()["buffer"]] * regions, passes)
+    bench = Bench(dut, [2 * parameters()["buffer"]] * regions, passes, rounds)
     await bench.begin()
     while not bench.beats.received:
         await FallingEdge(dut.clk)
@@ -195,14 +214,11 @@ async def reads_a_bus_beat_a_cycle(dut: Any, regions: int, passes: int) -> None:
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
-@cocotb.parametrize(
-    (("region", "value"), [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1), (2, 2), (2, 1 << 31)]),
-    passes=[1, 3],
-)
-async def finds_a_bad_length(dut: Any, region: int, value: int, passes: int) -> None:
-    """0 or 1 before the last region, anything but 0 in that; then nothing of another region is asked for."""
+@cocotb.parametrize(region=[0, 1, 2], passes=[1, 3])
+async def finds_a_bad_length(dut: Any, region: int, passes: int) -> None:
+    """A region of a header alone; then nothing of another region is asked for."""
     await start(dut, component(parameters()))
-    bench = Bench(dut, [5, 4, 6], passes, stall=0.2, taker=0.2, headers={region: value})
+    bench = Bench(dut, [5, 4, 6], passes, 2, stall=0.2, taker=0.2, headers={region: 1})
     await bench.begin()
     while bench.memory.answered <= passes * bench.parts * sum(bench.lengths[:region]):
         await ReadOnly()
@@ -212,7 +228,7 @@ async def finds_a_bad_length(dut: Any, region: int, value: int, passes: int) -> 
     assert dut.bad_length.value == 1
     until = passes * bench.parts * sum(bench.lengths[: region + 1])
     assert bench.memory.beats() == bench.asked[:until]
-    assert dut.failed.value == 0
+    assert dut.failed.value == 0 and dut.ended.value == 0
     bench.stop()
     await reset(dut)
     assert dut.bad_length.value == 0
@@ -222,12 +238,12 @@ async def finds_a_bad_length(dut: Any, region: int, value: int, passes: int) -> 
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
-@cocotb.parametrize(end=[0, 1, 3, 4])
-async def ends_where_the_space_does(dut: Any, end: int) -> None:
+@cocotb.parametrize(end=[0, 1, 4], apart=[0, 9])
+async def ends_where_the_space_does(dut: Any, end: int, apart: int) -> None:
     """Regions may end at the end of the space, and fail past it: ``end`` load beats of the last lie there."""
     await start(dut, component(parameters()))
     for passes in (1, 2):
-        bench = Bench(dut, [5, 2, 3], passes, stall=0.2, end=end)
+        bench = Bench(dut, [5, 2, 3], passes, apart=apart, stall=0.2, end=end)
         await bench.begin()
         if end == 0:
             await bench.finish()
@@ -248,9 +264,8 @@ async def ends_where_the_space_does(dut: Any, end: int) -> None:
 async def fails_at_an_error(dut: Any, region: int) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, [5, 4], 2, stall=0.2)
-    await bench.begin()
-    await bench.finish()
     bad = bench.parts * 5 * region + bench.rng.randrange(bench.parts * 4)
+    bench.stop()
     bench = Bench(dut, [5, 4], 2, stall=0.2, errors=[bad])
     await bench.begin()
     await ClockCycles(dut.clk, 300)
@@ -267,11 +282,11 @@ async def fails_at_an_error(dut: Any, region: int) -> None:
 async def starts_again_after_a_reset(dut: Any) -> None:
     await start(dut, component(parameters()))
     for taker in (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1.0):
-        bench = Bench(dut, [7, 30, 4], 2, stall=0.2, taker=taker)
+        bench = Bench(dut, [7, 30, 4], 2, 2, stall=0.2, taker=taker)
         await bench.begin()
         await ClockCycles(dut.clk, bench.rng.randrange(1, 150))
         bench.stop()
         await reset(dut)
-        bench = Bench(dut, [4, 9, 2], 3, stall=0.2)
+        bench = Bench(dut, [4, 9, 2], 3, 2, apart=11, stall=0.2)
         await bench.begin()
         await bench.finish()

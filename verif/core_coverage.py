@@ -15,14 +15,14 @@ import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
 from cocotb_coverage.coverage import CoverCross, CoverPoint
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
-from sliceforge.sim.rle import kept_with_fillers
 from sliceforge.verif.layers import Layer
 from sliceforge.verif.simulation import parameters
 
-__all__ = ["CorePorts", "sample_errors", "sample_layer"]
+__all__ = ["CHUNK_CLASSES", "CorePorts", "sample_errors", "sample_layer"]
 
-STREAMS = ("layers", "weights", "activations", "biases", "results", "status")
+STREAMS = ("layers", "weights", "activations", "biases", "exponents", "fills", "results", "status")
 
 
 def _point(name: str, bins: list[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -63,12 +63,60 @@ def _size(value: str) -> None: ...
 
 
 # Both sides of double buffering: every ring of slots is filled past its end while it is read.
-@_point("buffers", ["WMEM wraps", "AMEM wraps", "OMEM wraps", "both bias halves"])
+@_point(
+    "buffers", ["WMEM wraps", "AMEM wraps", "OMEM wraps", "ring of partial sums wraps", "both bias halves"]
+)
 def _buffers(value: str) -> None: ...
 
 
-@_point("residency", [f"{o} {s}" for o in ("weights", "activations") for s in ("resident", "loaded again")])
+FLOWS = [flow.name.lower().replace("_", " ") for flow in Dataflow]
+_KEPT = [f"{o} {s}" for o in ("weights", "activations") for s in ("resident", "loaded again")]
+
+
+@_point("dataflow x residency", [f"{flow}: {kept}" for flow in FLOWS for kept in _KEPT])
 def _residency(value: str) -> None: ...
+
+
+@_point(
+    "dataflow x blocks",
+    [f"{flow}: {how}" for flow in FLOWS[1:] for how in ("shared", "loaded again")]
+    + [f"{flow}: activations in parts" for flow in FLOWS],
+)
+def _blocks(value: str) -> None: ...
+
+
+CHUNK_CLASSES = ("1 chunk", "fewer than a group", "a group", "up to two groups", "many")
+
+
+def chunk_class(group: int, steps: int) -> str:
+    """How many K-chunks there are; without APSQ as in groups of one, of which one chunk is not a class."""
+    size = max(1, group)
+    classes = (steps == 1, steps < size, steps == size, steps <= 2 * size, True)
+    return CHUNK_CLASSES[classes.index(True)]
+
+
+@_point(
+    "dataflow x group x chunks",
+    [
+        f"{flow}: group {group}, {chunks}"
+        for flow in FLOWS
+        for group in range(5)
+        for chunks in sorted({chunk_class(group, steps) for steps in range(1, 10)})
+    ],
+)
+def _chunks(value: str) -> None: ...
+
+
+@_point(
+    "dataflow x partial sums",
+    [
+        f"{flow}: {bits} bits {where}"
+        for flow in FLOWS
+        for bits in (32, 8)
+        for where in ("on chip", "in memory")
+    ],
+)
+def _psums(value: str) -> None: ...
 
 
 @_point("back-pressure", list(STREAMS))
@@ -102,7 +150,7 @@ def sample_layer(layer: Layer) -> None:
             continue  # one dense slice
         if kept.size > 1 and (kept.all() or not kept.any()):
             _vectors(f"{name} all {'kept' if kept.all() else 'skipped'}")
-        if (kept_with_fillers(kept, layer.config.tile_k, layer.config.run_bits) != kept).any():
+        if (layer.entries(kept) != kept).any():
             _filler(name)
     top = (256 >> layer.lo_bits) - 1
     _slicing(layer.lo_bits, {0: "r = 0", top: "r = maximum"}.get(layer.frequent, "r between"))
@@ -112,23 +160,33 @@ def sample_layer(layer: Layer) -> None:
 
 def _sample_geometry(layer: Layer) -> None:
     c, s = layer.config, layer.schedule
-    m, k, n = layer.shape
+    m, k, n = s.m, s.k, s.n
     for name, size, tile in (("M", m, c.tile_m), ("N", n, c.tile_n), ("K", k, c.tile_k)):
         sizes = {1: "1", tile - 1: "tile - 1", tile: "tile", tile + 1: "tile + 1"}
         _size(f"{name} {sizes.get(size, 'tiles')}")
-    resident = {name: layer.descriptor[f"{name}_resident"] for name in ("weights", "activations")}
-    loads = {
-        "weights": s.rows * s.k_tiles * (1 if resident["weights"] else s.columns),
-        "activations": s.columns * s.k_tiles * (1 if resident["activations"] else s.rows),
-    }
-    if s.columns > 1:
-        _residency(f"weights {'resident' if resident['weights'] else 'loaded again'}")
-    if s.rows > 1:
-        _residency(f"activations {'resident' if resident['activations'] else 'loaded again'}")
+    flow = s.dataflow.name.lower().replace("_", " ")
+    for name, tiles, resident in (
+        ("weights", s.columns, s.weights_resident),
+        ("activations", s.rows, s.activations_resident),
+    ):
+        if tiles > 1:
+            _residency(f"{flow}: {name} {'resident' if resident else 'loaded again'}")
+    blocks = len(s.row_blocks) * len(s.column_blocks)
+    if blocks > 1:
+        _blocks(f"{flow}: {'shared' if s.blocks_share else 'loaded again'}")
+    if s.span is not None and len(layer.schedule.activation_regions()) > 1:
+        _blocks(f"{flow}: activations in parts")
+    _chunks(f"{flow}: group {s.psum_group}, {chunk_class(s.psum_group, s.steps)}")
+    if s.steps > 1:
+        where = "on chip" if s.psums_resident else "in memory"
+        _psums(f"{flow}: {'8 bits' if s.psum_group else '32 bits'} {where}")
+    (weights, passes), (activations, again) = s.weight_loads, s.activation_loads
+    tiles = s.rows * s.columns * s.steps
     for bin_, used, slots in (
-        ("WMEM wraps", loads["weights"], c.weight_slots),
-        ("AMEM wraps", loads["activations"], c.activation_slots),
-        ("OMEM wraps", s.rows * s.columns, c.output_slots),
+        ("WMEM wraps", s.rows * s.images * weights * passes, c.weight_slots),
+        ("AMEM wraps", s.columns * s.images * activations * again, c.activation_slots),
+        ("OMEM wraps", tiles, c.transit_slots),
+        ("ring of partial sums wraps", 0 if s.psums_resident else tiles - s.rows * s.columns, c.psum_slots),
     ):
         if used > slots:
             _buffers(bin_)

@@ -92,11 +92,12 @@ class TestFields:
         assert config(name=name).module == f"sliceforge_{name}"
 
     def test_the_ends_of_the_ranges_are_legal(self) -> None:
-        largest = {"pea_count": 64, "lanes": 64, "vector": 8, "weight_slices": 1}
-        for field, (low, high) in RANGES.items():
+        largest = {"pea_count": 64, "lanes": 64, "vector": 8, "weight_slices": 1, "bus_bits": 512}
+        # Of OMEM no machine can have more: 64 x 64 operators, v = 8 and 512 bits of bus.
+        ranges = RANGES | {"omem_kib": (1, 10240)}
+        for field, (low, high) in ranges.items():
             for value in (low, high):
-                memory = 2048 if field in ("pea_count", "lanes") else 256
-                fields: dict[str, Any] = {"weight_slices": 1, "omem_kib": memory, field: value}
+                fields: dict[str, Any] = {"weight_slices": 1, "omem_kib": 256, field: value}
                 if field.endswith("_kib"):  # the least and the most that a machine can be built with
                     fields |= {"pea_count": 1, "lanes": 1} if value == low else {**largest, field: value}
                     fields |= {"omem_kib": 4096} if value == high and field != "omem_kib" else {}
@@ -115,12 +116,14 @@ class TestFields:
             f"{most} KiB or less, not {2 * most}"
         )
 
-    def test_an_output_bank_has_at_most_65536_words(self) -> None:
-        assert AcceleratorConfig.preset("tiny", omem_kib=2048).output_slots == 8192
-        with pytest.raises(
-            ValueError, match="omem_kib must give each of 2 banks at most 65536 words, 2048 KiB"
-        ):
-            AcceleratorConfig.preset("tiny", omem_kib=4096)
+    def test_partial_sums_have_at_most_65536_words(self) -> None:
+        """Two of its 4096 tiles are on their way out of the array, and have memories of their own."""
+        assert AcceleratorConfig.preset("tiny", omem_kib=1024).psum_slots == 4094
+        sentence = (
+            "omem_kib must give partial sums at most 65536 words of 128 bits, 1024 KiB or less, not 1025"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            AcceleratorConfig.preset("tiny", omem_kib=1025)
 
     def test_is_frozen(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -179,16 +182,16 @@ class TestCombinations:
     @pytest.mark.parametrize(
         ("fields", "shape", "needed"),
         [
-            ({}, "64 x 64", 32),
-            ({"pea_count": 4, "lanes": 8}, "16 x 32", 4),
-            ({"vector": 8}, "128 x 128", 128),
+            ({}, "64 x 64", 48),
+            ({"pea_count": 4, "lanes": 8}, "16 x 32", 6),
+            ({"vector": 8}, "128 x 128", 192),
         ],
     )
-    def test_two_output_tiles(self, fields: dict[str, int], shape: str, needed: int) -> None:
-        assert config(**fields, omem_kib=needed).output_slots == 2
+    def test_three_output_tiles(self, fields: dict[str, int], shape: str, needed: int) -> None:
+        assert config(**fields, omem_kib=needed).psum_slots == 1
         refused(
             ValueError,
-            f"omem_kib must hold two output tiles of {shape} sums, {needed} KiB or more, not {needed - 1}",
+            f"omem_kib must hold three output tiles of {shape} sums, {needed} KiB or more, not {needed - 1}",
             **fields,
             omem_kib=needed - 1,
         )
@@ -204,7 +207,8 @@ class TestDerivedValues:
                 {
                     "operators": 256, "multipliers": 4096, "tile_m": 64, "tile_n": 64, "max_weight_bits": 7,
                     "accumulator_bits": 27, "load_ways": 4, "load_beat_bytes": 32, "weight_slots": 102,
-                    "activation_slots": 102, "output_slots": 4, "result_lanes": 2,
+                    "activation_slots": 102, "psum_slots": 2, "result_lanes": 4, "drain_lanes": 2,
+                    "psum_words": 1024,
                 },
             ),
             (
@@ -212,7 +216,8 @@ class TestDerivedValues:
                 {
                     "operators": 32, "multipliers": 512, "tile_m": 16, "tile_n": 32, "max_weight_bits": 7,
                     "accumulator_bits": 27, "load_ways": 2, "load_beat_bytes": 16, "weight_slots": 102,
-                    "activation_slots": 51, "output_slots": 4, "result_lanes": 1,
+                    "activation_slots": 51, "psum_slots": 2, "result_lanes": 2, "drain_lanes": 2,
+                    "psum_words": 128,
                 },
             ),
             (
@@ -220,7 +225,8 @@ class TestDerivedValues:
                 {
                     "operators": 4, "multipliers": 64, "tile_m": 8, "tile_n": 8, "max_weight_bits": 7,
                     "accumulator_bits": 27, "load_ways": 1, "load_beat_bytes": 8, "weight_slots": 23,
-                    "activation_slots": 23, "output_slots": 4, "result_lanes": 1,
+                    "activation_slots": 23, "psum_slots": 2, "result_lanes": 1, "drain_lanes": 1,
+                    "psum_words": 16,
                 },
             ),
         ],
@@ -237,7 +243,7 @@ class TestDerivedValues:
             ({"weight_slices": 1}, 64, 20, 3, 1 + 8 + 11, 1 + 8 + 11),
             ({"weight_slices": 3}, 64, 20, 3, 1 + 16 + 11, 1 + 8 + 11),
             ({"vector": 2}, 32, 12, 2, 1 + 8 + 16, 1 + 8 + 16),
-            ({"vector": 8, "omem_kib": 128}, 128, 36, 3, 1 + 8 + 11, 1 + 8 + 11),
+            ({"vector": 8, "omem_kib": 192}, 128, 36, 3, 1 + 8 + 11, 1 + 8 + 11),
             ({"vector": 2, "run_bits": 2}, 32, 10, 3, 1 + 8 + 11, 1 + 8 + 11),
             ({"tile_k": 12}, 64, 20, 3, 1 + 3 + 4, 1 + 3 + 4),
         ],
@@ -278,11 +284,11 @@ class TestDerivedValues:
         [
             # A beat of the bus, but a granule of 16 v bits at least.
             ({"bus_bits": 32}, 1, 8, 1),
-            ({"bus_bits": 512}, 8, 64, 4),
+            ({"bus_bits": 512}, 8, 64, 8),
             ({"bus_bits": 512, "lanes": 6}, 8, 64, 2),
             ({"bus_bits": 512, "lanes": 5}, 8, 64, 1),
-            ({"bus_bits": 256, "vector": 2}, 8, 32, 4),
-            ({"bus_bits": 64, "vector": 8, "omem_kib": 128}, 1, 16, 1),
+            ({"bus_bits": 256, "vector": 2}, 8, 32, 8),
+            ({"bus_bits": 64, "vector": 8, "omem_kib": 192}, 1, 16, 1),
         ],
     )
     def test_of_the_streams(self, fields: dict[str, int], ways: int, beat: int, result_lanes: int) -> None:
@@ -298,7 +304,7 @@ class TestDerivedValues:
         parameters = core_parameters(machine)
         assert parameters["fifo_depth"] == 5
         for name, value in parameters.items():
-            assert value == getattr(machine, name)
+            assert value == getattr(machine, {"output_slots": "transit_slots"}.get(name, name))
 
 
 class TestPresets:
@@ -369,9 +375,9 @@ class TestFilesAndSettings:
         assert AcceleratorConfig.load(path) == AcceleratorConfig.preset("tiny", fifo_depth=4, name="machine")
 
     def test_settings_win_over_the_file_and_the_file_over_the_preset(self, write: Any) -> None:
-        path = write('preset = "tiny"\nfifo_depth = 4\nlanes = 3\n')
+        path = write('preset = "tiny"\nfifo_depth = 4\nlanes = 1\n')
         machine = AcceleratorConfig.load(path, ["fifo_depth=16", "name=third"])
-        assert (machine.fifo_depth, machine.lanes, machine.pea_count) == (16, 3, 2)
+        assert (machine.fifo_depth, machine.lanes, machine.pea_count) == (16, 1, 2)
         assert machine.name == "third"
 
     def test_the_last_setting_of_a_key_wins(self) -> None:

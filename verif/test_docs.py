@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sliceforge.gen import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.register_files import register_files
 from sliceforge.gen.registers import COUNTERS, DESCRIPTOR_BYTES, register_map
@@ -45,9 +46,12 @@ class Layer(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_uint32) for name in ("m", "n", "k", "lo_bits", "weight_slices", "frequent")),
+        *((name, ctypes.c_uint32) for name in ("dataflow", "block", "k_chunk", "k_tile")),
+        *((name, ctypes.c_uint32) for name in ("psum_group", "exponent_words")),
         *((name, ctypes.c_bool) for name in ("weights_resident", "activations_resident")),
-        *((name, ctypes.c_uint32) for name in ("weights_length", "activations_length")),
-        *((name, ctypes.c_uint64) for name in ("weights", "activations", "bias", "output")),
+        *((name, ctypes.c_bool) for name in ("blocks_share", "psums_resident")),
+        *((name, ctypes.c_uint32) for name in ("weights_length", "activations_length", "activations_span")),
+        *((name, ctypes.c_uint64) for name in ("weights", "activations", "parameters", "psums", "output")),
         ("output_stride", ctypes.c_uint32),
     ]
 
@@ -92,14 +96,15 @@ def described(driver: Any, images: list[LayerImage], placement: Placement) -> by
     """The placement's data with descriptors made by the example, from Python's as the layers' addresses."""
     data = bytearray(placement.data)
     for i, image in enumerate(images):
-        at = i * DESCRIPTOR_BYTES
+        at, s = i * DESCRIPTOR_BYTES, image.schedule
         made = decode_descriptor(data[at : at + DESCRIPTOR_BYTES])
         given = Layer(
-            image.m, image.n, image.k, image.lo_bits, image.weight_slices, image.frequent,
-            image.weights_resident, image.activations_resident,
-            image.weights_length, image.activations_length,
-            made["WEIGHTS_ADDRESS"], made["ACTIVATIONS_ADDRESS"], made["BIAS_ADDRESS"],
-            made["OUTPUT_ADDRESS"], made["OUTPUT_STRIDE"],
+            s.m, s.n, s.k, image.lo_bits, image.weight_slices, image.frequent,
+            s.dataflow.value, s.block, s.chunk, s.k_tile, s.psum_group, len(image.exponent_words),
+            s.weights_resident, s.activations_resident, s.blocks_share, s.psums_resident,
+            image.weights_length, image.activations_length, made["ACTIVATIONS_SPAN"],
+            made["WEIGHTS_ADDRESS"], made["ACTIVATIONS_ADDRESS"], made["PARAMETERS_ADDRESS"],
+            made["PSUM_ADDRESS"], made["OUTPUT_ADDRESS"], made["OUTPUT_STRIDE"],
         )  # fmt: skip
         descriptor = ctypes.create_string_buffer(b"\xff" * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES)
         driver.accelerator_describe(descriptor, given, made["NEXT"], made["NEXT_ADDRESS"])
@@ -128,7 +133,8 @@ def run_layers(
     """Runs a chain of two layers twice by the example, in memory from ``origin``; returns the counters."""
     attach(driver, machine)
     assert driver.accelerator_is_ours()
-    layers = [layer(config, (5, 40, 3), 1), layer(config, (2, 7, 9), 2, lo_bits=6)]
+    chunks: dict[str, Any] = {"dataflow": Dataflow.WEIGHT_STATIONARY, "chunk": 16}
+    layers = [layer(config, (5, 40, 3), 1, **chunks), layer(config, (2, 7, 9), 2, lo_bits=6)]
     images = [image for image, _ in layers]
     placement = place(images, base=origin, memory_bytes=MEMORY)
     machine.write_memory(placement.address, described(driver, images, placement))
@@ -141,9 +147,9 @@ def run_layers(
         done = ctypes.c_uint32()
         assert driver.accelerator_outcome(ctypes.byref(done)) == 0
         assert done.value == 2
-        for address, (image, golden) in zip(placement.outputs, layers, strict=True):
-            found = np.frombuffer(machine.read_memory(address, 4 * image.m * image.n), "<i4")
-            np.testing.assert_array_equal(found.reshape(image.m, image.n), golden)
+        for address, (_, golden) in zip(placement.outputs, layers, strict=True):
+            found = np.frombuffer(machine.read_memory(address, golden.size * 4), "<i4")
+            np.testing.assert_array_equal(found.reshape(golden.shape), golden)
     offsets = {register.name: register.offset for register in register_map(config)}
     return {name: driver.accelerator_counter(offsets[name]) for name in COUNTERS}
 

@@ -10,16 +10,26 @@ import numpy as np
 import pytest
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ERROR_TEXTS, ErrorCode
-from sliceforge.gen.registers import COUNTERS, DESCRIPTOR_BYTES, Access, Register, register_map
+from sliceforge.gen.registers import (
+    COUNTERS,
+    DESCRIPTOR_BYTES,
+    PSUM_ALIGNMENT,
+    Access,
+    Register,
+    register_map,
+)
 from sliceforge.sim import gemm
-from sliceforge.sim.driver import AcceleratorError, BusError, Driver
+from sliceforge.sim.apsq import apsq, apsq_gemm
+from sliceforge.sim.driver import AcceleratorError, BusError, Driver, place
 from sliceforge.sim.gemm import folded_bias
 from sliceforge.sim.layer_image import LayerImage, decode_descriptor, pack_layer, unpack_layer
+from sliceforge.sim.schedule import Schedule, plans
 
 TINY = AcceleratorConfig.preset("tiny")
 WIDE = AcceleratorConfig.preset("tiny", address_bits=48, bus_bits=512, weight_slices=3)
-NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=2)
+NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=3)
 MEMORY = 1 << 16
 
 
@@ -139,8 +149,9 @@ class FakeAccelerator:
             ErrorCode.ILLEGAL_LENGTH: d["WEIGHTS_LENGTH"] < 2 or d["ACTIVATIONS_LENGTH"] < 2,
             ErrorCode.ILLEGAL_WEIGHTS_ADDRESS: d["WEIGHTS_ADDRESS"] % beat,
             ErrorCode.ILLEGAL_ACTIVATIONS_ADDRESS: d["ACTIVATIONS_ADDRESS"] % beat,
-            ErrorCode.ILLEGAL_BIAS_ADDRESS: d["BIAS_ADDRESS"] % 4,
+            ErrorCode.ILLEGAL_PARAMETERS_ADDRESS: d["PARAMETERS_ADDRESS"] % 4,
             ErrorCode.ILLEGAL_OUTPUT_ADDRESS: d["OUTPUT_ADDRESS"] % 4,
+            ErrorCode.ILLEGAL_PSUM_ADDRESS: d["PSUM_ADDRESS"] % PSUM_ALIGNMENT,
             ErrorCode.ILLEGAL_NEXT_ADDRESS: d["NEXT_ADDRESS"] and not d["NEXT"],
         }
         for code, wrong in illegal.items():
@@ -149,7 +160,13 @@ class FakeAccelerator:
         layer = unpack_layer(self._bytes, address, self.config)
         w = layer.weights.astype(np.int64)
         x = layer.x_hat.astype(np.int64) - (d["FREQUENT"] << d["LO_BITS"])
-        for i, row in enumerate(w @ x + layer.bias[:, None]):
+        s = layer.schedule
+        y = w @ x
+        if s.psum_group:
+            steps = range(0, s.k, s.chunk)
+            tiles = [w[:, at : at + s.chunk] @ x[at : at + s.chunk] for at in steps]
+            y = apsq(np.stack(tiles), layer.exponents, s.psum_group)
+        for i, row in enumerate(y + layer.bias[:, None]):
             self._put(d["OUTPUT_ADDRESS"] + i * d["OUTPUT_STRIDE"], row.astype("<i4").tobytes())
         return ErrorCode.NONE, d["NEXT_ADDRESS"] if d["NEXT"] else None
 
@@ -160,8 +177,9 @@ def layer(
     seed: int = 0,
     lo_bits: int = 4,
     zero_point: int = 140,
+    **packing: Any,
 ) -> tuple[LayerImage, np.ndarray]:
-    """A random layer's images and its golden results."""
+    """A random layer's images and its golden results. packing: more arguments of `pack_layer`."""
     rng = np.random.default_rng(seed)
     m, k, n = shape
     bits = config.max_weight_bits
@@ -171,7 +189,7 @@ def layer(
     operands: dict[str, Any] = {
         "zero_point": zero_point, "weight_bits": bits, "lo_bits": lo_bits, "config": config
     }  # fmt: skip
-    image = pack_layer(w, x, folded_bias(w, bias, zero_point, lo_bits), **operands)
+    image = pack_layer(w, x, folded_bias(w, bias, zero_point, lo_bits), **operands, **packing)
     return image, gemm(w, x, bias=bias, **operands).output
 
 
@@ -204,13 +222,55 @@ def test_a_chain_of_three_layers(config: AcceleratorConfig) -> None:
     # One transfer in, one out a layer, and nothing but the results: fit for a slow port.
     assert len(names(machine, "store")) == 1
     loads = [size for kind, _, size in (call for call in machine.calls if call[0] == "load")]
-    assert loads == [4 * image.m * image.n for image in images]
+    assert loads == [4 * image.schedule.m * image.schedule.n for image in images]
     registers = names(machine, "read", "write")
     assert len(registers) - 2 * len(COUNTERS) <= 14
     assert machine.values["INTERRUPT_PENDING"] == 0
 
     again = driver.run(images[2:], base=base, memory_bytes=MEMORY)
     np.testing.assert_array_equal(again.outputs[0], layers[2][1])
+
+
+def spilling(dataflow: Dataflow, group: int) -> Schedule:
+    """A schedule whose partial sums go to memory."""
+    found = plans(TINY, 20, 40, 21, dataflow=dataflow, chunk=16, psum_group=group)
+    return next(schedule for schedule in found if not schedule.psums_resident)
+
+
+@pytest.mark.parametrize("dataflow", Dataflow)
+@pytest.mark.parametrize("group", range(5))
+def test_dataflows_and_partial_sums(dataflow: Dataflow, group: int) -> None:
+    """Their memory is aligned, large enough for a block's groups, behind all else, and is the layers' own."""
+    rng = np.random.default_rng(group)
+    w, x = rng.integers(-64, 64, (20, 40)), rng.integers(0, 256, (40, 21))
+    schedule = spilling(dataflow, group)
+    image = pack_layer(
+        w, x, folded_bias(w, np.arange(20), 140, 4), zero_point=140, weight_bits=7, lo_bits=4, config=TINY,
+        schedule=schedule, psum_exponents=[3, 5, 4],
+    )  # fmt: skip
+    other, other_golden = layer(TINY, (9, 20, 5))
+    golden = w @ (x - 140) + np.arange(20)[:, None]
+    if group:
+        golden = apsq_gemm(
+            w,
+            x,
+            zero_point=140,
+            psum_exponents=[3, 5, 4],
+            psum_group=group,
+            psum_chunk=16,
+            bias=np.arange(20),
+        ).output
+    result = Driver(FakeAccelerator(TINY), TINY).run([image, other], memory_bytes=MEMORY)
+    np.testing.assert_array_equal(result.outputs[0], golden)
+    np.testing.assert_array_equal(result.outputs[1], other_golden)
+
+    placement = place([image, other], base=0, memory_bytes=MEMORY)
+    d = decode_descriptor(placement.data[:DESCRIPTOR_BYTES])
+    waiting = {Dataflow.OUTPUT_STATIONARY: 1}.get(dataflow, min(schedule.block, 3))
+    stored = 64 if group else 4 * 64  # bytes of a tile of 8 x 8, of 8 bits or of 32
+    assert d["PSUM_ADDRESS"] % PSUM_ALIGNMENT == 0
+    assert d["PSUM_ADDRESS"] >= placement.outputs[1] + 4 * 9 * 5
+    assert placement.end >= d["PSUM_ADDRESS"] + waiting * max(1, group) * stored
 
 
 def test_memory_that_is_too_small() -> None:

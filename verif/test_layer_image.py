@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import DESCRIPTOR
 from sliceforge.sim.driver import place
 from sliceforge.sim.images import activation_images, weight_images
@@ -27,6 +28,7 @@ from sliceforge.sim.layer_image import (
     pack_layer,
     unpack_layer,
 )
+from sliceforge.sim.schedule import Schedule
 from sliceforge.sim.slices import sliced_activations
 
 TINY = AcceleratorConfig.preset("tiny")
@@ -85,21 +87,23 @@ def memory_of(image: LayerImage, base: int) -> tuple[bytearray, Any]:
 @given(
     config=configs(), n_slices=st.integers(1, 3), m=st.integers(1, 50), k=st.integers(1, 140),
     n=st.integers(1, 50), lo_bits=st.integers(4, 6), zero_point=st.integers(0, 255), seed=st.integers(0, 999),
-    resident=st.booleans(),
+    resident=st.booleans(), dataflow=st.sampled_from([*Dataflow, None]), chunk=st.integers(1, 140),
+    group=st.integers(0, 4),
 )  # fmt: skip
 @example(
     AcceleratorConfig(name="narrow", pea_count=3, lanes=2, vector=8, weight_slices=3, bus_bits=32, max_k=256),
-    3, 49, 77, 33, 6, 255, 0, False,
+    3, 49, 77, 33, 6, 255, 0, False, Dataflow.WEIGHT_STATIONARY, 30, 3,
 )  # fmt: skip
 def test_round_trip(
     config: AcceleratorConfig, n_slices: int, m: int, k: int, n: int, lo_bits: int, zero_point: int,
-    seed: int, resident: bool,
+    seed: int, resident: bool, dataflow: Dataflow | None, chunk: int, group: int,
 ) -> None:  # fmt: skip
     weight_bits = 3 * min(n_slices, config.weight_slices) + 1
     w, x, bias = operands(seed, m, k, n, weight_bits, zero_point)
+    exponents = [(seed + step) % 32 for step in range(-(-k // chunk))] if group else []
     image = pack_layer(
         w, x, bias, zero_point=zero_point, weight_bits=weight_bits, lo_bits=lo_bits, config=config,
-        resident=resident,
+        resident=resident, dataflow=dataflow, chunk=chunk, psum_group=group, psum_exponents=exponents or None,
     )  # fmt: skip
     base = (1 << config.address_bits) - (1 << 25)  # addresses of all bits
     _, read = memory_of(image, base)
@@ -110,9 +114,14 @@ def test_round_trip(
     d = found.descriptor
     assert (d["M"], d["K"], d["N"], d["LO_BITS"]) == (m, k, n, lo_bits)
     assert (d["WEIGHT_SLICES"], d["FREQUENT"]) == ((weight_bits - 1) // 3, zero_point >> lo_bits)
-    k_tiles, columns = -(-k // config.tile_k), -(-n // config.tile_n)
-    assert d["WEIGHTS_RESIDENT"] == (resident and k_tiles <= config.weight_slots)
-    assert d["ACTIVATIONS_RESIDENT"] == (resident and k_tiles * columns <= config.activation_slots)
+    assert (d["K_CHUNK"], d["PSUM_GROUP"], d["EXPONENT_WORDS"]) == (
+        min(k, chunk),
+        group,
+        -(-len(exponents) // 4),
+    )
+    assert found.exponents == tuple(exponents)
+    assert found.schedule == image.schedule
+    assert dataflow is None or found.schedule.dataflow == dataflow
     assert (d["OUTPUT_STRIDE"], d["NEXT"], d["NEXT_ADDRESS"], d["INTERRUPT"]) == (4 * n, 0, 0, 0)
     for name in ("WEIGHTS_ADDRESS", "ACTIVATIONS_ADDRESS"):
         assert d[name] % config.load_beat_bytes == 0
@@ -139,6 +148,44 @@ def test_regions(bus_bits: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("dataflow", [Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY])
+def test_regions_of_the_other_dataflows(dataflow: Dataflow) -> None:
+    """A region for each chunk of the stationary operand; the other's images in the order of the loops."""
+    config = AcceleratorConfig.preset("tiny")
+    w, x, bias = operands(1, 20, 70, 18, 7, 90)  # 3 x 3 tiles, chunks of 2, 2 and 1 images
+    schedule = Schedule(config=config, m=20, k=70, n=18, chunk=32, k_tile=16, dataflow=dataflow, block=2)
+    image = pack_layer(
+        w, x, bias, zero_point=90, weight_bits=7, lo_bits=5, config=config, schedule=schedule
+    )  # fmt: skip
+    rows = weight_images(w, weight_bits=7, config=config, chunk=32).images
+    columns = activation_images(x, zero_point=90, lo_bits=5, config=config, chunk=32).images
+    chunks = ((0, 1), (2, 3), (4,))
+    stays, moves = (rows, columns) if dataflow == Dataflow.WEIGHT_STATIONARY else (columns, rows)
+    found = [
+        (chain_of([[tile[kt] for kt in chunk] for tile in stays for chunk in chunks]), stays),
+        (
+            chain_of(
+                [
+                    [moves[t][kt] for chunk in chunks for t in block for kt in chunk]
+                    for block in ((0, 1), (2,))
+                ]
+            ),
+            moves,
+        ),
+    ]
+    for data, operand in found:
+        assert bytes(image.weights if operand is rows else image.activations) == data
+
+
+def chain_of(regions: list[list[Any]]) -> bytes:
+    """Regions of these images as they lie in memory."""
+    beat = TINY.load_beat_bytes
+    bodies = [b"".join(bytes(image) for image in region) for region in regions]
+    lengths = [1 + len(body) // beat for body in bodies]
+    headers = [struct.pack("<I", length).ljust(beat, b"\0") for length in (*lengths[1:], 0)]
+    return b"".join(header + body for header, body in zip(headers, bodies, strict=True))
+
+
 def small(**changes: Any) -> LayerImage:
     arguments: dict[str, Any] = {
         "weights": np.full((9, 20), 5), "activations": np.full((20, 3), 130), "folded_bias": np.arange(9),
@@ -159,6 +206,11 @@ def small(**changes: Any) -> LayerImage:
         ({"lo_bits": 3}, "lo_bits must be one of 4, 5, 6, not 3"),
         ({"zero_point": 256}, "zero_point must be 0..255, not 256"),
         ({"config": AcceleratorConfig.preset("tiny", max_k=19)}, "at most max_k = 19 columns, not 20"),
+        ({"chunk": 0}, "chunk must be 1 or more, not 0"),
+        ({"psum_group": 5, "psum_exponents": 1}, "psum_group must be 0..4, not 5"),
+        ({"psum_group": 1}, "psum_exponents must be given with psum_group = 1, not None"),
+        ({"psum_group": 1, "chunk": 10, "psum_exponents": [1]}, "psum_exponents must"),
+        ({"psum_group": 1, "psum_exponents": 32}, "psum_exponents must"),
     ],
 )
 def test_layers_that_the_machine_cannot_run_are_refused(changes: dict[str, Any], sentence: str) -> None:
@@ -167,23 +219,27 @@ def test_layers_that_the_machine_cannot_run_are_refused(changes: dict[str, Any],
 
 
 def test_descriptor_word_by_word() -> None:
+    image = small(dataflow=Dataflow.WEIGHT_STATIONARY, chunk=4, psum_group=2, psum_exponents=[1, 2, 3, 4, 5])
     data = descriptor_bytes(
-        small(), weights_address=0x1_2345_6780, activations_address=0x2_0000_0008, bias_address=0x3_0000_0004,
-        output_address=0x4_0000_000C, output_stride=0x40, next_address=0x5_0000_0080, interrupt=True,
+        image, weights_address=0x1_2345_6780, activations_address=0x2_0000_0008,
+        parameters_address=0x3_0000_0004, output_address=0x4_0000_000C, output_stride=0x40,
+        psum_address=0x6_0000_0040, next_address=0x5_0000_0080, interrupt=True,
     )  # fmt: skip
-    image = small()
+    kept = 0b111 | image.schedule.blocks_share << 3
     words = {
-        0x00: 1 | 0b1111 << 8 | 4 << 16 | 2 << 20 | 8 << 24, 0x04: 9, 0x08: 3, 0x0C: 20,
-        0x10: 0x2345_6780, 0x14: 1, 0x18: image.weights_length,
+        0x00: 2 | (0b11 | kept << 2) << 8 | 4 << 16 | 2 << 20 | 8 << 24 | 1 << 28, 0x04: 9, 0x08: 3, 0x0C: 20,
+        0x10: 0x2345_6780, 0x14: 1, 0x18: image.weights_length, 0x1C: 4,
         0x20: 8, 0x24: 2, 0x28: image.activations_length,
-        0x30: 4, 0x34: 3, 0x38: 0xC, 0x3C: 4, 0x40: 0x40, 0x48: 0x80, 0x4C: 5,
+        0x30: 4, 0x34: 3, 0x38: 0xC, 0x3C: 4, 0x40: 0x40, 0x44: 16 | 2 << 8, 0x48: 0x80, 0x4C: 5,
+        0x50: 0x40, 0x54: 6, 0x58: (1 << 24) - 1, 0x5C: 1, 0x60: 2,
     }  # fmt: skip
+    assert list(image.parameters) == [0x0403_0201, 5, *range(9)]
     assert data == b"".join(struct.pack("<I", words.get(offset, 0)) for offset in range(0, 128, 4))
     assert encode_descriptor(decode_descriptor(data)) == data
 
 
 def test_a_next_descriptor_at_address_0() -> None:
-    addresses: dict[str, Any] = {"weights_address": 0, "activations_address": 0, "bias_address": 0}
+    addresses: dict[str, Any] = {"weights_address": 0, "activations_address": 0, "parameters_address": 0}
     data = descriptor_bytes(small(), **addresses, output_address=0, output_stride=12, next_address=0)
     assert decode_descriptor(data)["NEXT"] == 1
 
@@ -192,20 +248,20 @@ def test_fields_that_do_not_fit_are_refused() -> None:
     addresses: dict[str, Any] = {
         "weights_address": 0,
         "activations_address": 0,
-        "bias_address": 0,
+        "parameters_address": 0,
         "output_address": 0,
     }
     with pytest.raises(ValueError, match=r"OUTPUT_STRIDE must be 0..4294967295, not 4294967296"):
         descriptor_bytes(small(), **addresses, output_stride=1 << 32)
-    with pytest.raises(ValueError, match=r"BIAS_ADDRESS must be 0..18446744073709551615, not -1"):
-        descriptor_bytes(small(), **addresses | {"bias_address": -1}, output_stride=12)
+    with pytest.raises(ValueError, match=r"PARAMETERS_ADDRESS must be 0..18446744073709551615, not -1"):
+        descriptor_bytes(small(), **addresses | {"parameters_address": -1}, output_stride=12)
 
 
 @pytest.mark.parametrize(
     ("offset", "sentence"),
     [
-        (0, "descriptor must have format 1, not 0"),
-        (0x1C, "all reserved bits 0"),  # a word that no field uses
+        (0, "descriptor must have format 2, not 3"),
+        (0x74, "all reserved bits 0"),  # a word that no field uses
         (0x07, "all reserved bits 0"),  # above M
     ],
 )

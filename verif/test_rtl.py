@@ -15,8 +15,10 @@ import numpy.typing as npt
 import pytest
 
 from sliceforge.gen import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.registers import DESCRIPTOR_BYTES, register_map
+from sliceforge.sim.apsq import apsq_gemm
 from sliceforge.sim.core_engine import run_core
 from sliceforge.sim.driver import AcceleratorError, BusError, Driver, place
 from sliceforge.sim.gemm import folded_bias
@@ -28,11 +30,12 @@ from sliceforge.sim.layer_image import (
     pack_layer,
 )
 from sliceforge.sim.rtl import Memory, Simulator, Trace, run_layer, run_layers
+from sliceforge.sim.schedule import plans
 
 RTL = import_module("sliceforge.sim.rtl")
 
 TINY = AcceleratorConfig.preset("tiny")
-NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=2, name="narrow")
+NARROW = AcceleratorConfig.preset("tiny", vector=8, bus_bits=32, omem_kib=3, name="narrow")
 WIDE = AcceleratorConfig.preset(
     "tiny", bus_bits=512, address_bits=64, weight_slices=3, pea_count=1, lanes=4, wmem_kib=8, name="wide"
 )
@@ -86,6 +89,36 @@ class TestLayers:
             result = run_layers([image for image, _ in layers], memory=memory)
             for output, (_, expected) in zip(result.outputs, layers, strict=True):
                 np.testing.assert_array_equal(output, expected)
+
+    @pytest.mark.parametrize("dataflow", Dataflow)
+    @pytest.mark.parametrize("group", range(5))
+    def test_partial_sums_in_memory(self, dataflow: Dataflow, group: int) -> None:
+        """All schedules that keep them there, in one chain; a slow memory must not be overtaken."""
+        rng = np.random.default_rng(group)
+        w, x, bias = (
+            rng.integers(-64, 64, (17, 45)),
+            rng.integers(0, 256, (45, 18)),
+            rng.integers(-99, 99, 17),
+        )
+        exponents = [4, 3, 6, 5, 2]
+        golden = w @ (x - 77) + bias[:, None]
+        if group:
+            golden = apsq_gemm(
+                w, x, zero_point=77, psum_exponents=exponents, psum_group=group, psum_chunk=9, bias=bias
+            ).output
+        found = plans(TINY, 17, 45, 18, dataflow=dataflow, chunk=9, psum_group=group)
+        images = [
+            pack_layer(
+                w, x, folded_bias(w, bias, 77, 4), zero_point=77, weight_bits=7, lo_bits=4, config=TINY,
+                schedule=schedule, psum_exponents=exponents,
+            )
+            for schedule in found
+            if not schedule.psums_resident
+        ]  # fmt: skip
+        assert images
+        for memory in (Memory(), Memory(3, 0.4)):
+            for output in run_layers(images, memory=memory).outputs:
+                np.testing.assert_array_equal(output, golden)
 
     def test_counters_agree_with_the_core_alone(self) -> None:
         image, _ = layer(20, 90, 18)
@@ -182,7 +215,7 @@ class TestPastTheMemory:
         [
             ("WEIGHTS_ADDRESS", ErrorCode.WEIGHTS_READ),
             ("ACTIVATIONS_ADDRESS", ErrorCode.ACTIVATIONS_READ),
-            ("BIAS_ADDRESS", ErrorCode.BIAS_READ),
+            ("PARAMETERS_ADDRESS", ErrorCode.PARAMETERS_READ),
             ("OUTPUT_ADDRESS", ErrorCode.OUTPUT_WRITE),
         ],
     )
