@@ -11,7 +11,8 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.hw.burst_writer import BurstWriter
 from sliceforge.verif.read_memory import spans
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Source, start
+from sliceforge.verif.streams import STALLS, start
+from sliceforge.verif.write_jobs import WriteJobs, window_beats
 from sliceforge.verif.write_memory import ADDRESS_FIRST, DATA_FIRST, DECERR, FREE, SLVERR, WriteMemory
 
 CASES = [
@@ -26,95 +27,6 @@ def component(p: dict[str, Any]) -> BurstWriter:
     return BurstWriter(**p)
 
 
-def window_beats() -> int:
-    """Beats of the aligned window that no burst leaves."""
-    return min(256, 4096 * 8 // int(parameters()["bus_bits"]))
-
-
-class Bench:
-    """No two jobs write the same beat, so that the memory tells them apart."""
-
-    def __init__(self, dut: Any, memory: WriteMemory, *, stall: float = 0.0, beats: float = 0.0) -> None:
-        p = parameters()
-        block = component(p)
-        self.dut, self.memory = dut, memory
-        self.most, self.bytes = p["most_beats"], p["bus_bits"] // 8
-        self.space = (1 << p["address_bits"]) // self.bytes
-        self.rng = random.Random(f"{cocotb.RANDOM_SEED} {stall} {beats} {memory.stalls}")
-        self.jobs = Source(dut, "jobs", block.jobs.payload.shape(), stall=stall)
-        self.beats = Source(dut, "beats", block.beats.payload.shape(), stall=beats)
-        self.bursts: list[tuple[int, int]] = []
-        self.places: list[int] = []  # of each beat
-        self.payloads: list[tuple[int, int]] = []  # data and strobes, one for each byte
-
-    def add(self, first: int, count: int, *, beats: int | None = None) -> None:
-        """A job of ``count`` beats from beat number ``first`` on; ``beats`` of them have data, or all."""
-        address = first * self.bytes + self.rng.randrange(self.bytes)
-        is_psum = self.rng.getrandbits(1)
-        self.jobs.send([{"address": address, "beats": count, "is_psum": is_psum}])
-        self.memory.job_sizes.append(count)
-        bursts = spans(first, count, window_beats())
-        self.bursts += bursts
-        self.memory.psum_ends += [False] * (len(bursts) - 1) + [bool(is_psum)]
-        for i in range(count if beats is None else beats):
-            data, words = self.rng.getrandbits(8 * self.bytes), self.rng.getrandbits(self.bytes // 4)
-            self.beats.send([{"data": data, "strobes": words}])
-            self.places.append(first + i)
-            self.payloads.append((data, sum(15 << 4 * i for i in range(self.bytes // 4) if words >> i & 1)))
-
-    def add_random(self, beats: int) -> None:
-        """Jobs of so many beats together, at any place: also at both ends of the space, and of windows."""
-        rng, taken = self.rng, set(self.places)
-        while beats > 0:
-            count = min(beats, rng.choice([1, self.most, rng.randint(1, self.most)]))
-            first = rng.choice([0, self.space - count, rng.randrange(self.space - count)])
-            if rng.random() < 0.7:
-                first += -rng.randrange(count + 1) - first % window_beats()
-            first = max(0, min(first, self.space - count))
-            if taken.isdisjoint(range(first, first + count)):
-                self.add(first, count)
-                taken.update(range(first, first + count))
-                beats -= count
-
-    def written(self, beats: int) -> dict[int, tuple[int, int]]:
-        """What the first ``beats`` beats write."""
-        both = zip(self.places[:beats], self.payloads[:beats], strict=True)
-        return {place: payload for place, payload in both if payload[1]}
-
-    async def idle(self, limit: int = 20_000) -> None:
-        """Waits until the bus has given all answers, and some cycles in which nothing may come."""
-        await ReadOnly()
-        for _ in range(limit):
-            if self.dut.idle.value == 1:
-                break
-            await FallingEdge(self.dut.clk)
-            await ReadOnly()
-        else:
-            raise AssertionError(f"not idle in {limit} cycles")
-        await FallingEdge(self.dut.clk)
-        await ClockCycles(self.dut.clk, 20)
-        await FallingEdge(self.dut.clk)
-        assert self.memory.checker.idle
-
-    async def finish(self, limit: int = 20_000) -> None:
-        """All jobs were written, and nothing else."""
-        while limit and len(self.memory.data) < len(self.payloads):
-            await FallingEdge(self.dut.clk)
-            limit -= 1
-        await self.idle()
-        assert self.memory.bursts == self.bursts
-        assert self.memory.data == self.payloads
-        assert self.memory.contents() == self.written(len(self.payloads))
-        assert self.jobs.idle and self.beats.idle
-        assert self.dut.failed.value == self.memory.failed
-        self.stop()
-
-    def stop(self) -> None:
-        self.jobs.stop()
-        self.beats.stop()
-        self.memory.stop()
-
-
 @cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(order=[FREE, ADDRESS_FIRST, DATA_FIRST], address=STALLS, data=STALLS)
 async def writes_jobs(dut: Any, order: str, address: float, data: float) -> None:
@@ -125,7 +37,7 @@ async def writes_jobs(dut: Any, order: str, address: float, data: float) -> None
         dut, (address, data, rng.choice(STALLS)), order=order, late=rng.choice([1, 20])
     )  # fmt: skip
     late = rng.choice(STALLS)
-    bench = Bench(dut, memory, stall=late, beats=late)
+    bench = WriteJobs(dut, memory, stall=late, beats=late)
     bench.add_random(60)
     await bench.finish()
 
@@ -135,7 +47,7 @@ async def has_as_many_bursts_in_flight_as_it_may(dut: Any) -> None:
     """No more without an answer, and no fewer; `AxiChecker` watches the bound in all tests."""
     await start(dut, component(parameters()))
     memory, most = WriteMemory(dut, (0.0, 0.0, 1.0)), parameters()["in_flight"]
-    bench = Bench(dut, memory)
+    bench = WriteJobs(dut, memory)
     for i in range(2 * most):
         bench.add(window_beats() * i, 1)
     await ClockCycles(dut.clk, 20 * most)
@@ -153,7 +65,7 @@ async def writes_a_beat_a_cycle(dut: Any, count: int) -> None:
     if count * parameters()["in_flight"] < 16:
         return
     memory = WriteMemory(dut)
-    bench = Bench(dut, memory)
+    bench = WriteJobs(dut, memory)
     for i in range(1 + 100 // count):
         bench.add(100 + i * count, count)
     while not memory.data:
@@ -168,7 +80,7 @@ async def has_the_latency_that_it_documents(dut: Any) -> None:
     """2 cycles from job to address; data follow a cycle after the address, or after their beat."""
     await start(dut, component(parameters()))
     memory = WriteMemory(dut)
-    bench = Bench(dut, memory)
+    bench = WriteJobs(dut, memory)
     seen: dict[str, int] = {}
 
     async def watch() -> None:
@@ -186,7 +98,7 @@ async def has_the_latency_that_it_documents(dut: Any) -> None:
     assert seen["m_axi_wvalid"] - seen["m_axi_awvalid"] == 1
     seen.clear()
     memory = WriteMemory(dut)
-    bench = Bench(dut, memory, beats=1.0)
+    bench = WriteJobs(dut, memory, beats=1.0)
     bench.add(5, 1)
     await ClockCycles(dut.clk, 10)
     bench.beats.stall = 0.0
@@ -208,7 +120,7 @@ async def completes_what_it_began_when_dropped(dut: Any, stall: float, order: st
         memory = WriteMemory(
             dut, rng.sample(STALLS, 3) if stall else (0.0,) * 3, order=order, late=rng.randint(1, 9)
         )
-        bench = Bench(dut, memory, stall=rng.choice(STALLS), beats=stall)
+        bench = WriteJobs(dut, memory, stall=rng.choice(STALLS), beats=stall)
         bench.add_random(150)
         await ClockCycles(dut.clk, rng.randrange(40))
         await FallingEdge(dut.clk)
@@ -228,7 +140,7 @@ async def completes_what_it_began_when_dropped(dut: Any, stall: float, order: st
         bench.stop()
         dut.drop.value = 0
         memory = WriteMemory(dut)
-        bench = Bench(dut, memory)
+        bench = WriteJobs(dut, memory)
         bench.add_random(20)
         await bench.finish()
 
@@ -239,7 +151,7 @@ async def fails_at_an_error(dut: Any, resp: int, which: int) -> None:
     """``failed`` rises after the answer with the error, not before, and falls when dropped."""
     await start(dut, component(parameters()))
     memory = WriteMemory(dut, (0.2, 0.2, 0.5), errors={which: resp})
-    bench = Bench(dut, memory, stall=0.2, beats=0.2)
+    bench = WriteJobs(dut, memory, stall=0.2, beats=0.2)
     for i in range(6):
         bench.add(i * window_beats() + i, 1)
     while not memory.failed:
@@ -249,7 +161,7 @@ async def fails_at_an_error(dut: Any, resp: int, which: int) -> None:
     assert dut.failed.value == 1
     # An error while it is dropped is no news.
     memory = WriteMemory(dut, (0.0, 0.0, 0.0), late=30, errors={0: resp})
-    bench = Bench(dut, memory)
+    bench = WriteJobs(dut, memory)
     bench.add(3, 1)
     await ClockCycles(dut.clk, 10)
     await FallingEdge(dut.clk)
@@ -260,7 +172,7 @@ async def fails_at_an_error(dut: Any, resp: int, which: int) -> None:
     await bench.finish()
     dut.drop.value = 0
     memory = WriteMemory(dut)
-    bench = Bench(dut, memory)
+    bench = WriteJobs(dut, memory)
     bench.add_random(20)
     await bench.finish()
 
@@ -275,7 +187,7 @@ async def fails_past_the_end_of_the_space(dut: Any, inside: int, beyond: int) ->
     beyond = min(beyond, most - inside)
     for far in (False, True):
         memory = WriteMemory(dut, (0.2, 0.2, 0.2))
-        bench = Bench(dut, memory)
+        bench = WriteJobs(dut, memory)
         first = bench.space - inside
         if far and not inside:
             first += bench.rng.randrange(bench.space - beyond)
@@ -295,6 +207,6 @@ async def fails_past_the_end_of_the_space(dut: Any, inside: int, beyond: int) ->
         bench.stop()
         dut.drop.value = 0
         memory = WriteMemory(dut)
-        bench = Bench(dut, memory)
+        bench = WriteJobs(dut, memory)
         bench.add_random(20)
         await bench.finish()

@@ -35,7 +35,7 @@ def component(p: dict[str, Any]) -> OutputRows:
 
 
 class Bench:
-    """Y at ``address``, its rows ``stride`` bytes apart; partial sums at ``psum_address``, if not resident."""
+    """Y at ``address``, its rows ``stride`` bytes apart; partial sums at ``psums``, or None: resident."""
 
     def __init__(
         self,

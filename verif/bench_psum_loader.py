@@ -1,4 +1,4 @@
-"""Bench of hw/psum_loader.py: what comes back for every tile, and when; memory and result unit are modelled."""
+"""Bench of hw/psum_loader.py: what comes back for every tile, and when; memory and its user are modelled."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ class Bench:
 
     async def watch(self) -> None:
         """Nothing is asked for before memory has it."""
-        indices = {(t.row, t.column, t.chunk): i for i, t in enumerate(t for t in self.tiles if not t.last_chunk)}
+        indices = {
+            (t.row, t.column, t.chunk): i for i, t in enumerate(t for t in self.tiles if not t.last_chunk)
+        }
         needs = [
             indices[tile.row, tile.column, tile.chunk - 1]
             for tile, beats in zip(self.loaded, self.beats, strict=True)
@@ -211,17 +213,15 @@ async def loads_nothing_that_is_resident(dut: Any) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(group=[0, 4])
 async def brings_a_piece_a_cycle(dut: Any, group: int) -> None:
-    """A piece is what bus and memory word have in common. Memory's latency comes once a tile, as it is asked for
-    when the tile before has been used."""
+    """And memory's latency once a tile, as a tile is asked for when the one before has been used."""
     await start(dut, component(parameters()))
     p = parameters()
     layer = Layer(p["tile_m"], p["tile_n"], p["tile_m"], 5, p["tile_n"], 1, "OUTPUT_STATIONARY", 1, group)
     bench = Bench(dut, layer, 0, latency=1)
     await bench.begin()
-    await bench.finish(limit=20 + sum(
-        20 + tile.adds * p["words"] * max(1, (max(32, 8 * p["sums"]) if group else 32 * p["sums"]) // p["bus_bits"])
-        for tile in bench.tiles
-    ))  # fmt: skip
+    word_bits = max(32, 8 * p["sums"]) if group else 32 * p["sums"]
+    pieces = p["words"] * max(1, word_bits // p["bus_bits"])  # of a stored tile
+    await bench.finish(limit=20 + sum(20 + tile.adds * pieces for tile in bench.tiles))
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

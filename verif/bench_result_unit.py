@@ -1,4 +1,4 @@
-"""Bench of hw/result_unit.py: every beat of layers in K-chunks; banks, biases and memory are modelled here."""
+"""Bench of hw/result_unit.py: every beat of layers in K-chunks; banks and biases are modelled here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Layers whose tiles leave the array in any dataflow, and where their partial sums lie: plain loops.
 
-The order is that of `Schedule`; the rest is written from arithmetic.md section 8 and the blocks' documentation.
+The order is that of `Schedule`; the rest is written from arithmetic.md section 8.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LeavingTile:
 
 @dataclass(frozen=True)
 class Layer:
-    """(m, k, n) in tiles of ``tile_m`` rows and ``tile_n`` columns, K-chunks of ``chunk``; group 0: full width."""
+    """(m, k, n) in tiles of (tile_m, tile_n) and K-chunks of ``chunk``; group 0: sums at full width."""
 
     tile_m: int
     tile_n: int
@@ -139,7 +139,7 @@ def some_layer(
     steps: int | None = None,
     most: int = 3,
 ) -> Layer:
-    """Up to ``most`` tiles each way, ragged or not, with a group of K-chunks, one more or less, or a prime number."""
+    """Up to ``most`` tiles each way, ragged or not, of a group of K-chunks, one more or less, or a prime."""
     tile_m, tile_n = p["tile_m"], p["tile_n"]
     m, n = (
         rng.choice(

@@ -19,8 +19,8 @@ MASK = (1 << 32) - 1
 class ResultLayer:
     """Random sums, exponents and biases of ``layer``; ``width`` sums a word.
 
-    tiles : that leave the array. sums : of each, (tile_m, tile_n). biases : sets of a row of tiles, in the order
-    in which they are used up.
+    tiles : that leave the array. sums : of each, (tile_m, tile_n). biases : sets of a row of tiles, in the
+    order in which they are used up.
     """
 
     def __init__(self, layer: Layer, width: int, rng: random.Random) -> None:
@@ -30,7 +30,7 @@ class ResultLayer:
         self.exponents = [rng.choice([0, 20, rng.randrange(21)]) for _ in range(layer.steps)]
         limit = 1 << 28  # with what is added it fits 32 bits
         shape = (layer.schedule.rows, layer.schedule.columns, layer.steps, layer.tile_m, layer.tile_n)
-        scale = 1 << random_numbers.integers(0, 28, shape[:3] + (1, 1))
+        scale = 1 << random_numbers.integers(0, 28, (*shape[:3], 1, 1))
         self.t = random_numbers.integers(-limit, limit, shape) // scale
         self.sums = [self.t[tile.row, tile.column, tile.chunk] for tile in self.tiles]
         count = sum(tile.frees_rows for tile in self.tiles)
