@@ -10,19 +10,15 @@ import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.hw.psum_loader import PsumLoader
-from sliceforge.verif.psum_layers import DATAFLOWS, Layer, LeavingTile, some_layer
+from sliceforge.verif.psum_layers import DATAFLOWS, Layer, LeavingTile, some_layer, stored_case
 from sliceforge.verif.read_memory import ReadMemory, some_contents
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Sink, reset, start, to_int
 
 
-def case(bus_bits: int, address_bits: int, tile_m: int, tile_n: int, sums: int) -> dict[str, int]:
-    full = tile_m * tile_n
-    return {
-        "bus_bits": bus_bits, "address_bits": address_bits, "tile_m": tile_m, "tile_n": tile_n, "sums": sums,
-        "k_bits": 6, "full_words": full, "narrow_words": full // sums * max(1, sums // 4),
-        "words": full // sums, "buffer": 16,
-    }  # fmt: skip
+def case(*sizes: int) -> dict[str, int]:
+    p = stored_case(*sizes)
+    return {**p, "words": p["full_words"] // p["sums"], "buffer": 16}
 
 
 # Words of the partial sum memory wider than the bus at both widths, at one, at none; tiles of part of a beat.

@@ -9,27 +9,18 @@ import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.hw.store_unit import StoreUnit
-from sliceforge.verif.psum_layers import DATAFLOWS, Layer, some_layer
+from sliceforge.verif.psum_layers import DATAFLOWS, Layer, some_layer, stored_case
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.stored_rows import StoreBench, words
 from sliceforge.verif.streams import STALLS, reset, start, to_fields
 
-
-def case(bus_bits: int, address_bits: int, tile_m: int, tile_n: int, sums: int) -> dict[str, int]:
-    full = tile_m * tile_n
-    return {
-        "bus_bits": bus_bits, "address_bits": address_bits, "tile_m": tile_m, "tile_n": tile_n, "sums": sums,
-        "k_bits": 6, "full_words": full, "narrow_words": full // sums * max(1, sums // 4),
-    }  # fmt: skip
-
-
 # Results wider than the bus, as wide, and narrower.
 CASES = [
-    case(64, 32, 4, 8, 4),
-    case(256, 40, 8, 16, 8),
-    case(512, 32, 4, 12, 4),
-    case(32, 33, 4, 8, 8),
-    case(128, 64, 2, 6, 2),
+    stored_case(64, 32, 4, 8, 4),
+    stored_case(256, 40, 8, 16, 8),
+    stored_case(512, 32, 4, 12, 4),
+    stored_case(32, 33, 4, 8, 8),
+    stored_case(128, 64, 2, 6, 2),
 ]
 
 

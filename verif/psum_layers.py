@@ -15,7 +15,7 @@ from typing import Any
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.sim.schedule import Schedule
 
-__all__ = ["DATAFLOWS", "Layer", "LeavingTile", "output_rows", "some_layer"]
+__all__ = ["DATAFLOWS", "Layer", "LeavingTile", "output_rows", "some_layer", "stored_case"]
 
 DATAFLOWS = [flow.name for flow in Dataflow]
 
@@ -175,3 +175,12 @@ def output_rows(
                 row = {"address": first + i * stride, "words": tile.columns, "first_of_tile": int(i == 0)}
                 yield {**row, "is_psum": 0, "tile": count}
             count += 1
+
+
+def stored_case(bus_bits: int, address_bits: int, tile_m: int, tile_n: int, sums: int) -> dict[str, int]:
+    """Parameters of the units that store and load; partial sums of a tile as AcceleratorConfig.psum_words."""
+    full = tile_m * tile_n
+    return {
+        "bus_bits": bus_bits, "address_bits": address_bits, "tile_m": tile_m, "tile_n": tile_n, "sums": sums,
+        "k_bits": 6, "full_words": full, "narrow_words": full // sums * max(1, sums // 4),
+    }  # fmt: skip
