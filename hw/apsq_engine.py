@@ -17,7 +17,7 @@ def group_layout():
         {
             "full": 1,  # partial sums of 32 bits: no quantizing
             "head": 1,  # what is stored is added before quantizing, else after
-            "adds": PSUM_BANKS,  # positions of the group whose stored sums count; all or none if full
+            "adds": PSUM_BANKS,  # positions of the group whose stored sums count; position 0 if full
             "first_bank": range(PSUM_BANKS),  # bank of position 0
             "exponent": EXPONENT_BITS,  # of this step
             "exponents": data.ArrayLayout(EXPONENT_BITS, PSUM_BANKS),  # of what is stored
@@ -26,8 +26,8 @@ def group_layout():
 
 
 class APSQEngine(wiring.Component):
-    """For each column, with ``G = sum over the group of stored[j] << exponents[j]`` (APSQ, DAC 2025; arithmetic.md
-    section 8):
+    """For each column, with ``G = sum over the group of stored[j] << exponents[j]`` (APSQ, DAC 2025;
+    arithmetic.md section 8):
 
         full        result = T + stored + bias
         head        narrow = Q(T + G)    result = D(narrow) + bias
@@ -48,7 +48,7 @@ class APSQEngine(wiring.Component):
     narrow, result : out; LATENCY cycles after the sums.
 
     Latency: LATENCY cycles. No flow control: a beat every cycle.
-    Tested range: 2, 4, 8 columns; group sizes 1 to 4, exponents 0 to 31, sums at both ends of 32 bits.
+    Tested range: 2 and 8 columns; group sizes 1 to 4, exponents 0 to 31, sums at both ends of 32 bits.
     """
 
     LATENCY = 5
@@ -77,8 +77,8 @@ class APSQEngine(wiring.Component):
         return m
 
     def _column(self, m, group, half, column):
-        def register(name, shape=signed(32)):
-            return Signal(shape, name=f"{name}_{column}")
+        def register(name, bits=32):
+            return Signal(signed(bits), name=f"{name}_{column}")
 
         # Cycle 0: dequantize what is stored, two positions at a time.
         stored = self.stored[column]
@@ -105,14 +105,14 @@ class APSQEngine(wiring.Component):
         ]
 
         # Cycle 2: round.
-        rounded, rest = register("rounded", signed(33)), register("rest")
+        rounded, rest = register("rounded", 33), register("rest")
         m.d.sync += [
             rounded.eq(before + half.as_signed()),
             rest.eq(Mux(group.full, before, after) + self.bias.as_signed()),
         ]
 
         # Cycle 3: shift and clip.
-        shifted, clipped, late_rest = register("shifted", signed(33)), register("clipped", signed(8)), register("late")
+        shifted, clipped, late_rest = register("shifted", 33), register("clipped", 8), register("late")
         m.d.comb += shifted.eq(rounded >> group.exponent)
         m.d.sync += [
             clipped.eq(Mux(shifted > 127, 127, Mux(shifted < -128, -128, shifted[:8].as_signed()))),
@@ -120,7 +120,8 @@ class APSQEngine(wiring.Component):
         ]
 
         # Cycle 4: dequantize.
+        wide = (clipped << group.exponent)[:32].as_signed()
         m.d.sync += [
             self.narrow[column].eq(clipped),
-            self.result[column].eq(late_rest + Mux(group.full, 0, (clipped << group.exponent)[:32].as_signed())),
+            self.result[column].eq(late_rest + Mux(group.full, 0, wide)),
         ]

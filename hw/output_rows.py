@@ -30,6 +30,7 @@ class OutputRows(wiring.Component):
     rows : stream out; valid until the last one of the layer is taken, but for tiles without any.
 
     Latency: 1 cycle; a cycle for each tile without rows. Throughput: a row a cycle.
+    Tested range: all dataflows, group sizes 0 to 4, up to 3 tiles each way and 9 K-chunks.
     """
 
     def __init__(self, **nest):
@@ -85,7 +86,7 @@ class OutputRows(wiring.Component):
         return m
 
     def _walk(self, m, nest, taken, row_ends):
-        """Address of the row, column 0, and bytes before the tile's first column; ``taken``: a row of results."""
+        """Address of the row, column 0, and bytes before the tile's column 0; ``taken``: a row of results."""
         # Addresses have a bit more than the bus: every step is less than the space, so none is jumped over.
         bits = self._address_bits + 1
         here, below = Signal(bits), Signal(bits)

@@ -38,7 +38,8 @@ class StoreUnit(wiring.Component):
 
     Latency: 0 from results to beats where they need no more results; a cycle more after a row that spills
     into one more beat. Throughput: as many words a cycle as the narrower of results and bus has.
-    Flow control: valid/ready.
+    Flow control: valid/ready. Words of results that do not count must be 0, but in the last beat of a row.
+    Tested range: results twice to eight times as wide as the bus, as wide, and narrower; group sizes 0 to 4.
     """
 
     def __init__(self, *, sums, **rows):
