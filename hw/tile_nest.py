@@ -44,8 +44,8 @@ class TileNest(wiring.Component):
         is the end of what does not depend on the column, the weights, and may be used again for the next one.
 
     After the layer's last k-tile comes its first again. Latency: 0. Throughput: a k-tile a cycle.
-    Tested range: M and N of 1 to 4 tiles; blocks of 1 to 5 and of 2^24 - 1; 1 to 3 chunks of 1 to 3 k-tiles, and
-    all of k_bits in one.
+    Tested range: M and N of 1 to 4 tiles; blocks of 1 to 5 and of 2^24 - 1; 1 to 3 chunks of 1 to 3 k-tiles,
+    and all of k_bits in one.
     """
 
     def __init__(self, *, tile_m, tile_n, tile_k, k_bits):

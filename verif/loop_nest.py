@@ -7,7 +7,7 @@ comes again is found by looking at the list. Not `sliceforge.sim.schedule`: two 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise, product
 from typing import Any
@@ -83,10 +83,6 @@ class Nest:
         """Positions of each k-tile of each chunk."""
         return [cut(length, self.k_tile) for length in cut(self.k, self.chunk)]
 
-    def once_through(self, *loops: str) -> Nest:
-        """What is loaded of an operand that stays on chip over ``loops``."""
-        return replace(self, once=loops)
-
     @cached_property
     def steps(self) -> list[Step]:
         """All k-tiles in order."""
@@ -141,14 +137,25 @@ class Nest:
             found.append(numbers.setdefault(key, len(numbers)))
         return found
 
-    def regions(self, reuse: str, span: int) -> list[bool]:
-        """For each k-tile: a region ends with it, at the next of ``reuse`` or after ``span`` positions."""
-        ends, positions = [], 0
-        for step, window_ends in zip(self.steps, self.ends_before(reuse), strict=True):
+    def loads(self, reuse: str, resident: bool, blocks_share: bool, span: int) -> list[tuple[int, bool]]:
+        """(positions, it ends a region) of the images that are loaded, in order.
+
+        A region ends where the next iteration of ``reuse`` begins, and after ``span`` positions.
+        """
+        images = self.images(reuse, resident, blocks_share)
+        loaded = [self.steps[images.index(number)] for number in range(max(images) + 1)]
+        around = self.order[: self.order.index(reuse) + 1]
+        found, positions = [], 0
+        for step, following in zip(loaded, [*loaded[1:], None], strict=True):
             positions += self.length(step)
-            ends.append(window_ends or positions >= span)
-            positions = 0 if ends[-1] else positions
-        return ends
+            ends = (
+                following is None
+                or positions >= span
+                or any(step.at[loop] != following.at[loop] for loop in around)
+            )
+            found.append((self.length(step), ends))
+            positions = 0 if ends else positions
+        return found
 
     def row_order(self) -> list[tuple[int, int, Step]]:
         """(rows, columns, last k-tile) of the rows of tiles, as often as their results come in a row."""
