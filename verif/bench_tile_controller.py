@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import nest_layout, output_tile_layout, tile_layout
 from sliceforge.hw.tile_controller import TileController
-from sliceforge.verif.loop_nest import Nest, random_nest
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, reset, start, to_fields, to_int
 
@@ -49,19 +49,25 @@ class Layer:
             "loops": to_int(nest_layout(), nest.loops), "weights_resident": weights_resident,
             "activations_resident": activations_resident, "blocks_share": share,
         }  # fmt: skip
-        share_weights = bool(share) and nest.dataflow == Dataflow.WEIGHT_STATIONARY
-        share_activations = bool(share) and nest.dataflow == Dataflow.INPUT_STATIONARY
-        self.legal = (weights_resident or not share_weights) and (
-            activations_resident or not share_activations
-        )
         p = parameters()
-        self.weights, self.weight_limit, weights_stay = self.operand(
-            "column", p["weight_memory"], bool(weights_resident), share_weights
+        weights = Operand(
+            nest,
+            "column",
+            bool(weights_resident),
+            bool(share) and nest.dataflow == Dataflow.WEIGHT_STATIONARY,
         )
-        self.activations, self.activation_limit, activations_stay = self.operand(
-            "row", p["activation_memory"], bool(activations_resident), share_activations
+        activations = Operand(
+            nest,
+            "row",
+            bool(activations_resident),
+            bool(share) and nest.dataflow == Dataflow.INPUT_STATIONARY,
         )
-        self.room = min(weights_stay, activations_stay)  # slots that are left; below 0: it does not fit
+        self.legal = all(operand.resident or not operand.share for operand in (weights, activations))
+        self.weights, self.weight_limit, weight_room = self.tiles(weights, p["weight_memory"])
+        self.activations, self.activation_limit, activation_room = self.tiles(
+            activations, p["activation_memory"]
+        )
+        self.room = min(weight_room, activation_room)  # slots that are left; below 0: it does not fit
 
         frees_rows = {id(step) for _, _, step in nest.row_order()}
         chunk_ends, ends = nest.ends_before("chunk"), nest.ends()
@@ -75,28 +81,19 @@ class Layer:
             for i, step in enumerate(nest.steps)
         ]  # fmt: skip
 
-    def operand(
-        self, reuse: str, memory: dict[str, int], resident: bool, share: bool
-    ) -> tuple[list[dict[str, int]], int | None, int]:
+    def tiles(self, operand: Operand, memory: dict[str, int]) -> tuple[list[dict[str, int]], int | None, int]:
         """Tiles in order; how many come before one for which there is no slot; slots that are left."""
-        nest, slots = self.nest, memory["slots"]
-        images = nest.images(reuse, resident, share)
-        last_use = {image: i for i, image in enumerate(images)}
-        around = () if share else nest.order[: nest.order.index(reuse)]  # what stays does so within these
-        staying: dict[tuple[int, ...], set[int]] = {}
-        tiles, limit, seen = [], None, set()
-        for i, (step, image) in enumerate(zip(nest.steps, images, strict=True)):
-            tiles.append({
-                "base": image % slots * memory["slot_granules"], "length": nest.length(step),
+        slots, granules = memory["slots"], memory["slot_granules"]
+        tiles = [
+            {
+                "base": operand.images[i] % slots * granules, "length": self.nest.length(step),
                 "last": int(step.last("k_tile")),
-                "fresh": int(image not in seen), "release": int(last_use[image] == i),
-            })  # fmt: skip
-            seen.add(image)
-            stays = staying.setdefault(tuple(step.at[loop] for loop in around), set())
-            stays.add(image)
-            if resident and limit is None and len(stays) > slots:
-                limit = i
-        return tiles, limit, slots - max(map(len, staying.values())) if resident else slots
+                "fresh": int(operand.fresh[i]), "release": int(operand.released[i]),
+            }
+            for i, step in enumerate(self.nest.steps)
+        ]  # fmt: skip
+        limit = next((i for i, count in enumerate(operand.stays) if count > slots), None)
+        return tiles, limit, slots - max(operand.stays)
 
     @property
     def count(self) -> int:

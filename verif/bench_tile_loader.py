@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import cocotb
@@ -11,11 +10,11 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.gen.config import TileLayout
 from sliceforge.gen.dataflow import Dataflow
-from sliceforge.hw.payloads import DIM_BITS, beat_layout, nest_layout
+from sliceforge.hw.payloads import beat_layout
 from sliceforge.hw.tile_loader import TileLoader
-from sliceforge.verif.loop_nest import Nest, random_nest
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest, random_operand
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Source, reset, start, to_int
+from sliceforge.verif.streams import STALLS, Source, reset, start
 from sliceforge.verif.tiles import Tile, image, random_tile
 
 CASES = [
@@ -38,43 +37,22 @@ CASES = [
 ]  # fmt: skip
 
 
-STATIONARY = {"columns": Dataflow.WEIGHT_STATIONARY, "rows": Dataflow.INPUT_STATIONARY}
-"""What stays over all blocks where it is the operand that is reused over these."""
-MOST_SPAN = (1 << DIM_BITS) - 1
-
-
 def component(p: dict[str, Any]) -> TileLoader:
     return TileLoader(**p | {"layout": TileLayout(**p["layout"])})
 
 
-@dataclass(frozen=True)
-class Layer:
-    nest: Nest
-    resident: bool = False
-    share: bool = False
-    span: int = MOST_SPAN
-
-
-def random_layer(rng: random.Random, dataflow: Dataflow) -> Layer:
+def random_layer(rng: random.Random, dataflow: Dataflow) -> Operand:
     """Up to 3 x 3 tiles, 2 chunks of 2 k-tiles."""
     p = parameters()
-    tile_k = p["layout"]["tile_k"]
-    nest = random_nest(rng, dataflow, (p["tile_m"], p["tile_n"], tile_k), most=(3, 3, 2, 2))
-    resident = rng.random() < 0.6
-    stationary = STATIONARY[p["reuse"]] == dataflow
-    return Layer(
-        nest,
-        resident,
-        resident and stationary and rng.random() < 0.5,
-        rng.choice([MOST_SPAN, 1, nest.k_tile * rng.randint(1, 3), rng.randint(1, 4 * tile_k)]),
-    )
+    tile = (p["tile_m"], p["tile_n"], p["layout"]["tile_k"])
+    return random_operand(rng, random_nest(rng, dataflow, tile, most=(3, 3, 2, 2)), p["reuse"][:-1])
 
 
 class Bench:
     """One layer: its images, a slot of each bank after the other, and a record of what is written."""
 
     def __init__(
-        self, dut: Any, stall: float, sparsity: float = 0.5, *, layer: Layer | None = None,
+        self, dut: Any, stall: float, sparsity: float = 0.5, *, layer: Operand | None = None,
         compressed: bool = True,
     ) -> None:  # fmt: skip
         self.dut, self.p = dut, parameters()
@@ -84,14 +62,10 @@ class Bench:
         self.dense = rng.randint(1, self.layout.dense)
         self.sparsity = sparsity if compressed else 1.0
         layer = layer or random_layer(rng, rng.choice(list(Dataflow)))
-        loads = layer.nest.loads(self.p["reuse"][:-1], layer.resident, layer.share, layer.span)
-        self.lengths = [length for length, _ in loads]
-        self.region_ends = [ends for _, ends in loads]
-        for name, value in {
-            "loops": to_int(nest_layout(), layer.nest.loops), "resident": int(layer.resident),
-            "blocks_share": int(layer.share), "span": layer.span,
-            "dense": self.dense, "compressed": int(compressed),
-        }.items():  # fmt: skip
+        self.lengths = [length for length, _ in layer.loads]
+        self.region_ends = [ends for _, ends in layer.loads]
+        inputs = {**layer.inputs, "dense": self.dense, "compressed": int(compressed)}
+        for name, value in inputs.items():
             getattr(dut, name).value = value
         self.images: list[list[Tile]] = []
         self.loaded = self.used = self.cycles = 0
@@ -179,16 +153,14 @@ async def loads_the_images_of_a_layer(dut: Any, dataflow: Dataflow) -> None:
         await reset(dut)
 
 
-def plain_layer(tiles: int, k: int) -> Layer:
-    """Of so many rows and columns of tiles, with a region for each row or column and all of K in one k-tile."""
+def plain_layer(tiles: int, k: int) -> Operand:
+    """Of so many rows and columns of tiles, and of one k-tile; each image is a region."""
     p = parameters()
-    return Layer(
-        Nest(
-            m=tiles * p["tile_m"], n=tiles * p["tile_n"], k=k, tile_m=p["tile_m"], tile_n=p["tile_n"],
-            chunk=k, k_tile=p["layout"]["tile_k"],
-        ),
-        span=1,
+    nest = Nest(
+        m=tiles * p["tile_m"], n=tiles * p["tile_n"], k=k, tile_m=p["tile_m"], tile_n=p["tile_n"],
+        chunk=k, k_tile=p["layout"]["tile_k"],
     )  # fmt: skip
+    return Operand(nest, p["reuse"][:-1], span=1)
 
 
 @cocotb.test()

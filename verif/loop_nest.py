@@ -13,8 +13,13 @@ from itertools import pairwise, product
 from typing import Any
 
 from sliceforge.gen.dataflow import Dataflow
+from sliceforge.hw.payloads import DIM_BITS, nest_layout
+from sliceforge.verif.streams import to_int
 
-__all__ = ["Nest", "Step", "cut", "random_nest", "size"]
+__all__ = ["MOST_SPAN", "Nest", "Operand", "Step", "random_nest", "random_operand"]
+
+MOST_SPAN = (1 << DIM_BITS) - 1
+"""No span."""
 
 ORDER = {
     Dataflow.OUTPUT_STATIONARY: ("block", "row", "column", "chunk"),
@@ -123,40 +128,6 @@ class Nest:
         """Positions of the k-tile."""
         return self.chunks[step.at["chunk"]][step.at["k_tile"]]
 
-    def images(self, reuse: str, resident: bool, blocks_share: bool) -> list[int]:
-        """For each k-tile the number of the image that it reads, in the order in which they are loaded.
-
-        reuse : the loop over which the operand stays: "column" for weights, "row" for activations.
-        resident : it stays over that loop. blocks_share : and over the blocks.
-        """
-        numbers: dict[Any, int] = {}
-        found = []
-        for number, step in enumerate(self.steps):
-            own = (step.at["row" if reuse == "column" else "column"], step.at["chunk"], step.at["k_tile"])
-            key = (*own, None if blocks_share else step.at["block"]) if resident else number
-            found.append(numbers.setdefault(key, len(numbers)))
-        return found
-
-    def loads(self, reuse: str, resident: bool, blocks_share: bool, span: int) -> list[tuple[int, bool]]:
-        """(positions, it ends a region) of the images that are loaded, in order.
-
-        A region ends where the next iteration of ``reuse`` begins, and after ``span`` positions.
-        """
-        images = self.images(reuse, resident, blocks_share)
-        loaded = [self.steps[images.index(number)] for number in range(max(images) + 1)]
-        around = self.order[: self.order.index(reuse) + 1]
-        found, positions = [], 0
-        for step, following in zip(loaded, [*loaded[1:], None], strict=True):
-            positions += self.length(step)
-            ends = (
-                following is None
-                or positions >= span
-                or any(step.at[loop] != following.at[loop] for loop in around)
-            )
-            found.append((self.length(step), ends))
-            positions = 0 if ends else positions
-        return found
-
     def row_order(self) -> list[tuple[int, int, Step]]:
         """(rows, columns, last k-tile) of the rows of tiles, as often as their results come in a row."""
         loops = ("row", "column", "block") if self.dataflow == Dataflow.INPUT_STATIONARY else ("row", "block")
@@ -165,6 +136,86 @@ class Nest:
             if step.last("chunk") and step.last("k_tile"):
                 done[tuple(step.at[loop] for loop in loops)] = step
         return [(self.rows[step.at["row"]], self.columns[step.at["column"]], step) for step in done.values()]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """Weights (``reuse`` "column", the loop over which they may stay) or activations ("row") of a layer.
+
+    resident : they stay over that loop. share : and over the blocks. span : positions of a region, at most.
+    """
+
+    nest: Nest
+    reuse: str
+    resident: bool = False
+    share: bool = False
+    span: int = MOST_SPAN
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """Values of the ports of a tile memory."""
+        return {
+            "loops": to_int(nest_layout(), self.nest.loops), "resident": int(self.resident),
+            "blocks_share": int(self.share), "span": self.span,
+        }  # fmt: skip
+
+    @cached_property
+    def images(self) -> list[int]:
+        """For each k-tile the number of the image that it reads, in the order in which they are loaded."""
+        numbers: dict[Any, int] = {}
+        found = []
+        for number, step in enumerate(self.nest.steps):
+            own = (
+                step.at["row" if self.reuse == "column" else "column"],
+                step.at["chunk"],
+                step.at["k_tile"],
+            )
+            key = (*own, None if self.share else step.at["block"]) if self.resident else number
+            found.append(numbers.setdefault(key, len(numbers)))
+        return found
+
+    @cached_property
+    def fresh(self) -> list[bool]:
+        """For each k-tile: the first that reads its image."""
+        return [image not in self.images[:i] for i, image in enumerate(self.images)]
+
+    @cached_property
+    def released(self) -> list[bool]:
+        """For each k-tile: the last that reads its image."""
+        return [image not in self.images[i + 1 :] for i, image in enumerate(self.images)]
+
+    @cached_property
+    def stays(self) -> list[int]:
+        """For each k-tile: images that are to stay in the memory with its own, as far as they were asked for."""
+        around = () if self.share else self.nest.order[: self.nest.order.index(self.reuse)]
+        groups: dict[tuple[int, ...], set[int]] = {}
+        counts = []
+        for step, image in zip(self.nest.steps, self.images, strict=True):
+            group = groups.setdefault(tuple(step.at[loop] for loop in around), set())
+            group.add(image)
+            counts.append(len(group) if self.resident else 1)
+        return counts
+
+    @property
+    def loads(self) -> list[tuple[int, bool]]:
+        """(positions, it ends a region) of the images that are loaded, in order.
+
+        A region ends where the next iteration of ``reuse`` begins, and after ``span`` positions.
+        """
+        nest = self.nest
+        loaded = [step for step, fresh in zip(nest.steps, self.fresh, strict=True) if fresh]
+        around = nest.order[: nest.order.index(self.reuse) + 1]
+        found, positions = [], 0
+        for step, following in zip(loaded, [*loaded[1:], None], strict=True):
+            positions += nest.length(step)
+            ends = (
+                following is None
+                or positions >= self.span
+                or any(step.at[loop] != following.at[loop] for loop in around)
+            )
+            found.append((nest.length(step), ends))
+            positions = 0 if ends else positions
+        return found
 
 
 def size(rng: random.Random, tile: int, tiles: int) -> int:
@@ -194,3 +245,12 @@ def random_nest(
         tile_m=tile_m, tile_n=tile_n, chunk=chunk, k_tile=k_tile, dataflow=dataflow,
         block=rng.randint(1, 1 + (rows if dataflow == Dataflow.INPUT_STATIONARY else columns)),
     )  # fmt: skip
+
+
+def random_operand(rng: random.Random, nest: Nest, reuse: str) -> Operand:
+    """Resident or not, shared by the blocks or not where that is legal, with a span or without."""
+    stationary = Dataflow.WEIGHT_STATIONARY if reuse == "column" else Dataflow.INPUT_STATIONARY
+    resident = rng.random() < 0.6
+    share = resident and nest.dataflow == stationary and rng.random() < 0.5
+    spans = [MOST_SPAN, 1, nest.k_tile * rng.randint(1, 3), rng.randint(1, 4 * nest.k_tile)]
+    return Operand(nest, reuse, resident, share, rng.choice(spans))
