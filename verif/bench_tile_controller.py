@@ -50,18 +50,9 @@ class Layer:
             "activations_resident": activations_resident, "blocks_share": share,
         }  # fmt: skip
         p = parameters()
-        weights = Operand(
-            nest,
-            "column",
-            bool(weights_resident),
-            bool(share) and nest.dataflow == Dataflow.WEIGHT_STATIONARY,
-        )
-        activations = Operand(
-            nest,
-            "row",
-            bool(activations_resident),
-            bool(share) and nest.dataflow == Dataflow.INPUT_STATIONARY,
-        )
+        shared = nest.dataflow if share else None
+        weights = Operand(nest, "column", bool(weights_resident), shared == Dataflow.WEIGHT_STATIONARY)
+        activations = Operand(nest, "row", bool(activations_resident), shared == Dataflow.INPUT_STATIONARY)
         self.legal = all(operand.resident or not operand.share for operand in (weights, activations))
         self.weights, self.weight_limit, weight_room = self.tiles(weights, p["weight_memory"])
         self.activations, self.activation_limit, activation_room = self.tiles(

@@ -165,11 +165,8 @@ class Operand:
         numbers: dict[Any, int] = {}
         found = []
         for number, step in enumerate(self.nest.steps):
-            own = (
-                step.at["row" if self.reuse == "column" else "column"],
-                step.at["chunk"],
-                step.at["k_tile"],
-            )
+            tile = step.at["row" if self.reuse == "column" else "column"]
+            own = (tile, step.at["chunk"], step.at["k_tile"])
             key = (*own, None if self.share else step.at["block"]) if self.resident else number
             found.append(numbers.setdefault(key, len(numbers)))
         return found
@@ -186,7 +183,7 @@ class Operand:
 
     @cached_property
     def stays(self) -> list[int]:
-        """For each k-tile: images that are to stay in the memory with its own, as far as they were asked for."""
+        """For each k-tile: images up to its own that are to stay in the memory together."""
         around = () if self.share else self.nest.order[: self.nest.order.index(self.reuse)]
         groups: dict[tuple[int, ...], set[int]] = {}
         counts = []
