@@ -30,7 +30,7 @@ class BiasBuffer(wiring.Component):
     slot_freed : in; the present row of tiles is done.
 
     Latency: 1 cycle from row to bias. Throughput: a bias a cycle. Flow control: valid/ready on ``biases``.
-    Tested range: tile_m 2..64; M from 1 to 6 tiles.
+    Tested range: tile_m 2..20; M of 1 to 6 tiles once, of 1 to 3 again for up to 3 columns or blocks.
     """
 
     def __init__(self, *, tile_m, tile_n, k_bits):

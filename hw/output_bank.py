@@ -35,7 +35,7 @@ class OutputBank(wiring.Component):
     slot_freed : in; the oldest tile is not needed any more.
 
     Latency: 1 cycle from address to word. Flow control: credits; see `PEA.slot_freed`.
-    Tested range: lanes 1..6, vector 2, 4, 8, slots 2..4, result_lanes 1, 2, 4.
+    Tested range: lanes 1..8, vector 2, 4, 8, slots 2..4, result_lanes 1, 2, 4, drain_lanes 1, 2.
     """
 
     def __init__(self, *, lanes, vector, slots, result_lanes, drain_lanes):
