@@ -41,8 +41,8 @@ class PEA(wiring.Component):
     products : out; outer products issued in the cycle before.
 
     Latency: the lane's, then the compensation's. Throughput: a row of sums a cycle.
-    Tested range: lanes 1..5 alone, 16 in the core; vector 2, 4, 8; weight_slices 1, 2, 3;
-    output_slots 1..7.
+    Tested range: lanes 1..6 alone, 16 in the core; vector 2, 4, 8; weight_slices 1, 2, 3;
+    output_slots 1..7; drain_lanes 1, 2.
     """
 
     def __init__(
