@@ -13,7 +13,7 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import nest_layout, output_tile_layout, tile_layout
 from sliceforge.hw.tile_controller import TileController
-from sliceforge.verif.loop_nest import Nest, Operand, random_nest
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest, shared_operand
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, reset, start, to_fields, to_int
 
@@ -157,6 +157,18 @@ async def walks_the_loop_nest(dut: Any, dataflow: Dataflow) -> None:
         layer = min(islice(fitting, 1 + 9 * (i % 2)), key=lambda layer: layer.room)
         assert not any(layer.overflow) and layer.count == len(layer.weights)
         await run(dut, layer, STALLS[i % 3], rng)
+        await reset(dut)
+
+
+@cocotb.test()
+@cocotb.parametrize(reuse=["column", "row"])
+async def keeps_what_blocks_share(dut: Any, reuse: str) -> None:
+    await start(dut, component(parameters()))
+    p, rng = parameters(), random.Random(f"{cocotb.RANDOM_SEED} {reuse}")
+    slots = p[f"{'weight' if reuse == 'column' else 'activation'}_memory"]["slots"]
+    for _ in range(8):
+        operand = shared_operand(rng, (p["tile_m"], p["tile_n"], p["tile_k"]), reuse, slots)
+        await run(dut, Layer(operand.nest, reuse == "column", reuse == "row", 1), 0.2, rng)
         await reset(dut)
 
 

@@ -12,7 +12,7 @@ from sliceforge.gen.config import TileLayout
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import beat_layout
 from sliceforge.hw.tile_loader import TileLoader
-from sliceforge.verif.loop_nest import Nest, Operand, random_nest, random_operand
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest, random_operand, shared_operand
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Source, reset, start
 from sliceforge.verif.tiles import Tile, image, random_tile
@@ -146,6 +146,20 @@ async def loads_the_images_of_a_layer(dut: Any, dataflow: Dataflow) -> None:
     for i in range(10):
         stall, sparsity = STALLS[i % 3], (0.0, 0.6, 0.95, 1.0)[i % 4]
         bench = Bench(dut, stall, sparsity, layer=random_layer(rng, dataflow), compressed=i % 5 != 4)
+        for length in bench.lengths:
+            bench.add(bench.random_image(length))
+        await bench.finish()
+        bench.stop()
+        await reset(dut)
+
+
+@cocotb.test()
+async def loads_once_what_blocks_share(dut: Any) -> None:
+    await start(dut, component(parameters()))
+    p, rng = parameters(), random.Random(cocotb.RANDOM_SEED)
+    for stall in STALLS:
+        tile = (p["tile_m"], p["tile_n"], p["layout"]["tile_k"])
+        bench = Bench(dut, stall, layer=shared_operand(rng, tile, p["reuse"][:-1], slots=8))
         for length in bench.lengths:
             bench.add(bench.random_image(length))
         await bench.finish()

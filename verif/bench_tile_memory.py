@@ -12,7 +12,7 @@ from sliceforge.gen.config import TileLayout
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import beat_layout, record_layout, tile_layout
 from sliceforge.hw.tile_memory import TileMemory
-from sliceforge.verif.loop_nest import Nest, Operand, random_nest, random_operand
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest, random_operand, shared_operand
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start, to_int
 from sliceforge.verif.tiles import Tile, as_seen, image, random_tile
@@ -157,11 +157,13 @@ async def serves_layers(dut: Any, dataflow: Dataflow) -> None:
     p, rng = parameters(), random.Random(f"{cocotb.RANDOM_SEED} {dataflow}")
     tile = (p["tile_m"], p["tile_n"], p["layout"]["tile_k"])
     for i in range(6):
-        while True:
+        while i < 5:
             nest = random_nest(rng, dataflow, tile, most=(3, 3, 2, 2))
             chosen = random_operand(rng, nest, p["reuse"][:-1])
             if max(chosen.stays) <= p["slots"] and (i % 2 == 0 or chosen.resident):
                 break
+        else:
+            chosen = shared_operand(rng, tile, p["reuse"][:-1], p["slots"])
         bench = Bench(dut, chosen, stall=STALLS[i % 3], sparsity=0.7 * (i // 3))
         await bench.finish()
         bench.stop()

@@ -7,7 +7,7 @@ comes again is found by looking at the list. Not `sliceforge.sim.schedule`: two 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise, product
 from typing import Any
@@ -16,7 +16,7 @@ from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import DIM_BITS, nest_layout
 from sliceforge.verif.streams import to_int
 
-__all__ = ["MOST_SPAN", "Nest", "Operand", "Step", "random_nest", "random_operand"]
+__all__ = ["MOST_SPAN", "Nest", "Operand", "Step", "random_nest", "random_operand", "shared_operand"]
 
 MOST_SPAN = (1 << DIM_BITS) - 1
 """No span."""
@@ -251,3 +251,14 @@ def random_operand(rng: random.Random, nest: Nest, reuse: str) -> Operand:
     share = resident and nest.dataflow == stationary and rng.random() < 0.5
     spans = [MOST_SPAN, 1, nest.k_tile * rng.randint(1, 3), rng.randint(1, 4 * nest.k_tile)]
     return Operand(nest, reuse, resident, share, rng.choice(spans))
+
+
+def shared_operand(rng: random.Random, tile: tuple[int, int, int], reuse: str, slots: int) -> Operand:
+    """A stationary operand that stays over two or three blocks of up to three tiles, in so many slots."""
+    dataflow = Dataflow.WEIGHT_STATIONARY if reuse == "column" else Dataflow.INPUT_STATIONARY
+    most = (2, 6, 2, 2) if reuse == "column" else (6, 2, 2, 2)
+    while True:
+        nest = replace(random_nest(rng, dataflow, tile, most=most), block=rng.randint(1, 3))
+        operand = Operand(nest, reuse, resident=True, share=True)
+        if nest.steps[-1].at["block"] in (1, 2) and max(operand.stays) <= slots:
+            return operand
