@@ -22,6 +22,8 @@ class LoopCounter(wiring.Component):
     next : in; go on with the next tile.
     length : out; positions of this tile: ``step``, or what is left in the last one.
     first, last : out; this tile is the first or the last.
+
+    Latency: 0. Throughput: a tile a cycle. Tested range: width 6..24, step 1..2^27, totals of 1 to 20 steps.
     """
 
     def __init__(self, *, width, most):

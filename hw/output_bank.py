@@ -18,8 +18,9 @@ def output_words(lanes, vector, result_lanes):
 class OutputBank(wiring.Component):
     """A ring of `slots` output tiles of one PEA, written in the order in which the PEA's sums leave.
 
-    The sums of `drain_lanes` lanes arrive side by side, `vector` rows one after the other; a word holds one row of `result_lanes` neighbouring
-    lanes, at address ``slot * words + row * (lanes / result_lanes) + lane / result_lanes``.
+    The sums of `drain_lanes` lanes arrive side by side, `vector` rows one after the other; a word holds one
+    row of `result_lanes` neighbouring lanes, at address
+    ``slot * words + row * (lanes / result_lanes) + lane / result_lanes``.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class OutputBank(wiring.Component):
     slot_freed : in; the oldest tile is not needed any more.
 
     Latency: 1 cycle from address to word. Flow control: credits; see `PEA.slot_freed`.
-    Tested range: lanes 1..6, vector 2, 4, 8, slots 2..4, result_lanes 1, 2, 4.
+    Tested range: lanes 1..8, vector 2, 4, 8, slots 2..4, result_lanes 1, 2, 4, drain_lanes 1, 2.
     """
 
     def __init__(self, *, lanes, vector, slots, result_lanes, drain_lanes):

@@ -18,9 +18,10 @@ class PEA(wiring.Component):
     """`lanes` operators that share a stream of weights; lane j takes its own stream of activations.
 
     A weight record goes to all lanes at once; each lane works through it at its own pace. Sums leave in
-    order of lanes, `drain_lanes` of them side by side, a row a cycle: ``vector`` rows of the first lanes, then of
-    the next, and so on, after the compensation: ``sum over k of W[:, k] * (x_hat[k, :] - 2^l * r)``, less than what the
-    host folds into the bias. Source: Panacea, HPCA 2025 (PEA); what is inside is our choice.
+    order of lanes, `drain_lanes` of them side by side, a row a cycle: ``vector`` rows of the first lanes,
+    then of the next, and so on, after the compensation: ``sum over k of W[:, k] * (x_hat[k, :] - 2^l * r)``,
+    less than what the host folds into the bias. Source: Panacea, HPCA 2025 (PEA); what is inside is our
+    choice.
 
     Parameters
     ----------
@@ -40,11 +41,13 @@ class PEA(wiring.Component):
     products : out; outer products issued in the cycle before.
 
     Latency: the lane's, then the compensation's. Throughput: a row of sums a cycle.
-    Tested range: lanes 1..5 alone, 16 in the core; vector 2, 4, 8; weight_slices 1, 2, 3;
-    output_slots 1..7.
+    Tested range: lanes 1..6 alone, 16 in the core; vector 2, 4, 8; weight_slices 1, 2, 3;
+    output_slots 1..7; drain_lanes 1, 2.
     """
 
-    def __init__(self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, drain_lanes, output_slots):
+    def __init__(
+        self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, drain_lanes, output_slots
+    ):
         self.parameters = {
             "lanes": lanes, "vector": vector, "weight_slices": weight_slices,
             "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth,

@@ -35,7 +35,7 @@ class TileLoader(wiring.Component):
     -------
     loops, dense : in; the layer's nest and LO slices a position, constant during a layer.
     resident, blocks_share : in; the images stay in the memory over that loop; and over all blocks of it.
-    span : in; positions along K of a region, at most; unless it is all ones, a region also ends with K.
+    span : in; positions along K after which a region ends at the latest, as it does with K; all ones: neither.
     compressed : in; the layer has HO slices. Without them every count must be 0.
     beats : stream in; ``last`` must be set on the last beat of a region and on no other.
     space : in; a slot is free for the next image. Looked at before each image.
@@ -47,7 +47,8 @@ class TileLoader(wiring.Component):
 
     Latency: 0 (writes in the cycle in which a beat is taken). Throughput: a beat a cycle.
     Flow control: valid/ready on ``beats``; ``ready`` does not depend on valid.
-    Tested range: banks 1..16, ways 1, 2, 4, more than banks too; M, N, K of 1 to 3 tiles.
+    Tested range: banks 2..16, ways 1, 2, 4, more than banks too; M and N of 1 to 3 tiles,
+    1 or 2 chunks of 1 or 2 k-tiles.
     """
 
     def __init__(self, *, layout, banks, ways, slots, tile_m, tile_n, k_bits, reuse):
@@ -179,7 +180,7 @@ class TileLoader(wiring.Component):
             if p["reuse"] == "columns"
             else (nest.once_rows, nest.rows_end)
         )
-        spanned, reached = Signal(DIM_BITS), Signal(DIM_BITS)  # positions of the region
+        spanned, reached = Signal(DIM_BITS), Signal(DIM_BITS + 1)  # positions of the region
         region_ends = Signal()
         in_parts = ~self.span.all()
         m.d.comb += [
@@ -189,7 +190,8 @@ class TileLoader(wiring.Component):
             nest.next.eq(self.loaded),
             reached.eq(spanned + nest.positions.length),
             region_ends.eq(
-                window_ends | (reached >= self.span) | (in_parts & nest.tile_ends & nest.chunks.last)
+                window_ends
+                | (in_parts & ((reached >= self.span) | (nest.tile_ends & nest.chunks.last)))
             ),
         ]
         with m.If(self.loaded):

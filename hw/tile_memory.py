@@ -35,7 +35,6 @@ class TileMemory(wiring.Component):
     records_{b} : stream out; the records of bank b.
     forbidden : in; as the feeder's.
     bad_position, bad_slice : out; high, until reset, after a malformed stream or a forbidden bit in a bank.
-
     arrived : out; tiles that were loaded and that nobody has asked for yet.
 
     Latency: the loader's and the feeder's. Tested range: banks 1..16, ways 1, 2, 4; slots 2..18.

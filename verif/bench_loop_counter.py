@@ -1,4 +1,4 @@
-"""Bench of hw/loop_counter.py: every tile of many totals, pauses, several rounds, reset in the middle."""
+"""Bench of hw/loop_counter.py: every tile of many totals and steps, pauses, several rounds, reset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sliceforge.hw.loop_counter import LoopCounter
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import reset, start
 
-CASES = [{"width": 8, "step": 16}, {"width": 6, "step": 1}, {"width": 24, "step": 12}]
+CASES = [{"width": 8, "most": 16}, {"width": 6, "most": 1}, {"width": 24, "most": 8 * ((1 << 24) - 1)}]
 
 
 def component(p: dict[str, Any]) -> LoopCounter:
@@ -35,26 +35,26 @@ async def check(dut: Any, expected: tuple[int, int, int]) -> None:
 async def counts_tiles_round_after_round(dut: Any) -> None:
     p = parameters()
     rng = random.Random(cocotb.RANDOM_SEED)
-    largest = min((1 << p["width"]) - 1, 20 * p["step"])
-    step = p["step"]
-    totals = {1, max(1, step - 1), step, min(step + 1, largest), largest, rng.randint(1, largest)}
-    await start(dut, component(parameters()), total=1, next=0)
-    for total in sorted(totals):
-        dut.total.value = total
-        for _ in range(2):
-            for tile in tiles(total, step):
-                while rng.random() < 0.4:  # the tile stays until next
+    await start(dut, component(p), total=1, step=1, next=0)
+    widest, most = (1 << p["width"]) - 1, p["most"]
+    for step in sorted({1, max(1, most // 2), most, *(rng.randint(1, min(most, widest)) for _ in range(3))}):
+        largest = min(widest, 20 * step)
+        for total in sorted({1, min(max(1, step - 1), largest), min(step + 1, largest), largest}):
+            dut.total.value, dut.step.value = total, step
+            for _ in range(2):
+                for tile in tiles(total, step):
+                    while rng.random() < 0.4:  # the tile stays until next
+                        await check(dut, tile)
+                    dut.next.value = 1
                     await check(dut, tile)
-                dut.next.value = 1
-                await check(dut, tile)
-                dut.next.value = 0
-    await check(dut, tiles(total, step)[0])
+                    dut.next.value = 0
+            await check(dut, tiles(total, step)[0])
 
 
 @cocotb.test()
 async def starts_anew_at_reset(dut: Any) -> None:
-    step = parameters()["step"]
-    await start(dut, component(parameters()), total=3 * step, next=0)
+    step = min(parameters()["most"], (1 << parameters()["width"]) // 3)
+    await start(dut, component(parameters()), total=3 * step, step=step, next=0)
     dut.next.value = 1
     await check(dut, (step, 1, 0))
     await check(dut, (step, 0, 0))

@@ -14,10 +14,10 @@ from sliceforge.verif.streams import STALLS, reset, start
 from sliceforge.verif.tiles import join
 
 CASES = [
-    {"lanes": 2, "vector": 4, "slots": 4, "result_lanes": 1},
-    {"lanes": 4, "vector": 2, "slots": 3, "result_lanes": 4},
-    {"lanes": 6, "vector": 8, "slots": 2, "result_lanes": 2},
-    {"lanes": 1, "vector": 2, "slots": 2, "result_lanes": 1},
+    {"lanes": 4, "vector": 4, "slots": 4, "result_lanes": 2, "drain_lanes": 1},
+    {"lanes": 8, "vector": 2, "slots": 3, "result_lanes": 4, "drain_lanes": 2},
+    {"lanes": 6, "vector": 8, "slots": 2, "result_lanes": 2, "drain_lanes": 2},
+    {"lanes": 1, "vector": 2, "slots": 2, "result_lanes": 1, "drain_lanes": 1},
 ]
 
 
@@ -26,7 +26,7 @@ def component(p: dict[str, Any]) -> OutputBank:
 
 
 class Bench:
-    """Writes tiles as a PEA does: lane by lane, row by row; never one more than there are slots."""
+    """Writes tiles as a PEA does: some lanes side by side, row by row; never more than there are slots."""
 
     def __init__(self, dut: Any, stall: float) -> None:
         self.dut, self.p, self.stall = dut, parameters(), stall
@@ -52,16 +52,19 @@ class Bench:
                 continue
             tile = self.tiles[self.started]
             self.started += 1
-            for lane in range(p["lanes"]):
+            for first in range(0, p["lanes"], p["drain_lanes"]):
                 for row in range(p["vector"]):
                     while rng.random() < self.stall:
                         await FallingEdge(dut.clk)
-                    dut.sums.value = join(tile[lane][row], 32)
+                    lanes = tile[first : first + p["drain_lanes"]]
+                    dut.sums.value = join([sum_ for lane in lanes for sum_ in lane[row]], 32)
                     dut.sums_valid.value = 1
-                    dut.tile_done.value = int((lane, row) == (p["lanes"] - 1, p["vector"] - 1))
+                    dut.tile_done.value = int(
+                        (first, row) == (p["lanes"] - p["drain_lanes"], p["vector"] - 1)
+                    )
                     await FallingEdge(dut.clk)
                     dut.sums_valid.value = dut.tile_done.value = 0
-                    dut.sums.value = rng.getrandbits(32 * p["vector"])
+                    dut.sums.value = rng.getrandbits(32 * p["vector"] * p["drain_lanes"])
             self.completed += 1
 
     async def watch(self) -> None:

@@ -15,20 +15,29 @@ from sliceforge.hw.operator import Operator
 from sliceforge.hw.pea import PEA
 from sliceforge.verif import records
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Source, quiet, reset, start, to_fields
+from sliceforge.verif.streams import Source, quiet, reset, start, to_fields
 
-CASES = [
-    {"lanes": 2, "vector": 4, "weight_slices": 2, "max_k": 64, "fifo_depth": 8, "output_slots": 4},
-    {"lanes": 1, "vector": 2, "weight_slices": 1, "max_k": 13, "fifo_depth": 2, "output_slots": 2},
-    {"lanes": 3, "vector": 8, "weight_slices": 3, "max_k": 32, "fifo_depth": 4, "output_slots": 3},
-    {"lanes": 5, "vector": 2, "weight_slices": 3, "max_k": 16, "fifo_depth": 3, "output_slots": 1},
-    {"lanes": 4, "vector": 2, "weight_slices": 2, "max_k": 32, "fifo_depth": 16, "output_slots": 7},
-]
+_NAMES = ("lanes", "vector", "drain_lanes", "weight_slices", "max_k", "fifo_depth", "output_slots")
+_VALUES = [(2, 4, 1, 2, 64, 8, 4), (1, 2, 1, 1, 13, 2, 2), (3, 8, 1, 3, 32, 4, 3), (6, 2, 2, 3, 16, 3, 1),
+           (2, 4, 2, 2, 32, 16, 7)]  # fmt: skip
+CASES = [dict(zip(_NAMES, values, strict=True)) for values in _VALUES]
+
+# Shares of stalls; sparsities of the weights, and of the lanes' activations in turn.
+WORK = [
+    (0.0, (0, 0)), (0.0, (0.5, 1, 0, 0.8)), (0.0, (0, 0, 1)), (0.2, (1, 1)), (0.2, (0.5, 0.5)),
+    (0.2, (0.5, 1, 0, 0.8)), (0.8, (0.5, 0.5)), (0.8, (0, 0, 1)),
+]  # fmt: skip
 
 
 def component(p: dict[str, Any]) -> PEA:
     rest = {key: value for key, value in p.items() if key != "max_k"}
     return PEA(**rest, accumulator_bits=records.accumulator_bits(p))
+
+
+def rows_of_a_tile() -> int:
+    """Cycles in which the sums of a tile leave."""
+    p = parameters()
+    return p["lanes"] // p["drain_lanes"] * p["vector"]
 
 
 class OutputBank:
@@ -37,7 +46,7 @@ class OutputBank:
     def __init__(self, dut: Any, free: float) -> None:
         self.p = parameters()
         self.dut, self.free = dut, free
-        self.received: list[tuple[list[int], int]] = []  # v sums, tile_done
+        self.received: list[tuple[list[int], int]] = []  # sums of drain_lanes lanes, tile_done
         self.freed = 0
         self.products: list[int] = []  # in each cycle
         self.done: list[int] = []  # cycles in which a tile was complete
@@ -54,7 +63,7 @@ class OutputBank:
 
     async def _run(self) -> None:
         dut = self.dut
-        layout = data.ArrayLayout(32, self.p["vector"])
+        layout = data.ArrayLayout(32, self.p["drain_lanes"] * self.p["vector"])
         while True:
             frees = self.freed < self.tiles and self._random.random() < self.free
             dut.slot_freed.value = int(frees)
@@ -66,7 +75,7 @@ class OutputBank:
                 self.received.append(
                     ([s - (1 << 32) if s >> 31 else s for s in sums], int(dut.tile_done.value))
                 )
-                begun = -(-len(self.received) // (self.p["lanes"] * self.p["vector"]))
+                begun = -(-len(self.received) // rows_of_a_tile())
                 assert begun - self.freed <= self.p["output_slots"], "a tile without a slot"
                 if dut.tile_done.value:
                     self.done.append(len(self.products) - 1)
@@ -104,11 +113,15 @@ class Bench:
             self.rng, weights, slices, max(1, p["weight_slices"] - 1), fillers
         )
         self.weights.send(w_records)
+        sums = []
         for j, lane in enumerate(activations):
             x_records, x_kept = records.activation_records(self.rng, lane, self.layer, fillers)
             self.activations[j].send(x_records)
             self.steps += records.outer_products(slices, w_kept, x_kept)
-            self.expected += [(row.tolist(), 0) for row in records.compensated(weights, lane, self.layer)]
+            sums.append(records.compensated(weights, lane, self.layer))
+        for first in range(0, p["lanes"], p["drain_lanes"]):  # rows of some lanes, side by side
+            side_by_side = np.concatenate(sums[first : first + p["drain_lanes"]], axis=1)
+            self.expected += [(row.tolist(), 0) for row in side_by_side]
         self.expected[-1] = (self.expected[-1][0], 1)
 
     def send_random(self, k: int, weight_sparsity: float, *activation_sparsity: float) -> None:
@@ -141,7 +154,7 @@ async def begin(dut: Any) -> None:
 
 
 @cocotb.test()
-@cocotb.parametrize(stall=STALLS, sparsity=[(0, 0), (1, 1), (0.5, 0.5), (0.5, 1, 0, 0.8), (0, 0, 1)])
+@cocotb.parametrize((("stall", "sparsity"), WORK))
 async def multiplies(dut: Any, stall: float, sparsity: tuple[float, ...]) -> None:
     """Tiles in a row, weights and lanes of equal or of different sparsity."""
     await begin(dut)
@@ -192,7 +205,7 @@ async def waits_for_a_free_slot(dut: Any) -> None:
         bench.send_random(1, 0.5, 0.5)
     await bench.finish()
     bench = Bench(dut, free=0.0)
-    slots, rows = bench.p["output_slots"], bench.p["lanes"] * bench.p["vector"]
+    slots, rows = bench.p["output_slots"], rows_of_a_tile()
     for _ in range(2 * slots + 4):
         bench.send_random(3, 0.5, 0.5)
     for freed in (0, 1, 2):
@@ -223,14 +236,15 @@ async def works_in_every_cycle(dut: Any) -> None:
     first = bench.bank.products.index(lanes)
     assert bench.bank.products[first : first + steps] == [lanes] * steps
     last_step = first + steps - 2  # a cycle before it is counted
-    assert bench.bank.done == [last_step + Operator.LATENCY + lanes * v - 1 + CompensationSubtract.LATENCY]
+    last_sum = last_step + Operator.LATENCY + rows_of_a_tile() - 1
+    assert bench.bank.done == [last_sum + CompensationSubtract.LATENCY]
 
 
 @cocotb.test()
 async def forgets_all_at_reset(dut: Any) -> None:
     """In the middle of the steps, and of the sums; all slots are free again, with no credit too many."""
     await begin(dut)
-    for rows in (0, 1, 2 * parameters()["lanes"] * parameters()["vector"] + 1):
+    for rows in (0, 1, 2 * rows_of_a_tile() + 1):
         bench = Bench(dut, stall=0.0, free=float(rows > 1))
         for _ in range(6):
             bench.send_random(7, 0.5, 0.5)
@@ -244,6 +258,6 @@ async def forgets_all_at_reset(dut: Any) -> None:
             bench.send_random(2, 0.5, 0.5)
         await ClockCycles(dut.clk, 100 * slots + 200)
         assert bench.bank.tiles == slots
-        assert len(bench.bank.received) == slots * bench.p["lanes"] * bench.p["vector"]
+        assert len(bench.bank.received) == slots * rows_of_a_tile()
         bench.bank.free = 1.0
         await bench.finish()

@@ -1,17 +1,21 @@
-"""Bench of hw/tile_controller.py: every tile of many layers against a plainly written loop nest."""
+"""Bench of hw/tile_controller.py: every tile of layers of each dataflow, what stays, overflow."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from sliceforge.hw.payloads import output_tile_layout, tile_layout
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.hw.payloads import nest_layout, output_tile_layout, tile_layout
 from sliceforge.hw.tile_controller import TileController
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest, shared_operand
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, reset, start, to_fields
+from sliceforge.verif.streams import STALLS, reset, start, to_fields, to_int
 
 CASES = [
     {
@@ -27,11 +31,9 @@ CASES = [
     {
         "tile_m": 64, "tile_n": 48, "tile_k": 64, "k_bits": 13,
         "weight_memory": {"slots": 7, "slot_granules": 39, "address_bits": 9},
-        "activation_memory": {"slots": 102, "slot_granules": 20, "address_bits": 11},
+        "activation_memory": {"slots": 18, "slot_granules": 20, "address_bits": 9},
     },
 ]  # fmt: skip
-
-RESIDENCY = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def component(p: dict[str, Any]) -> TileController:
@@ -41,58 +43,48 @@ def component(p: dict[str, Any]) -> TileController:
 class Layer:
     """The tiles of a layer in order, and after how many of them a resident operand overflows its memory."""
 
-    def __init__(self, m: int, n: int, k: int, weights_resident: int, activations_resident: int) -> None:
+    def __init__(self, nest: Nest, weights_resident: int, activations_resident: int, share: int) -> None:
+        self.nest = nest
         self.inputs = {
-            "m": m, "n": n, "k": k,
-            "weights_resident": weights_resident, "activations_resident": activations_resident,
+            "loops": to_int(nest_layout(), nest.loops), "weights_resident": weights_resident,
+            "activations_resident": activations_resident, "blocks_share": share,
         }  # fmt: skip
         p = parameters()
-        w, x = p["weight_memory"], p["activation_memory"]
-        rows, columns, depth = (self.cut(d, p[f"tile_{name}"]) for d, name in ((m, "m"), (n, "n"), (k, "k")))
-        self.weights: list[dict[str, int]] = []
-        self.activations: list[dict[str, int]] = []
-        self.outputs: list[dict[str, int] | None] = []
-        weight_images = activation_images = 0
-        for i, row_count in enumerate(rows):
-            for j, column_count in enumerate(columns):
-                for t, length in enumerate(depth):
-                    image = i * len(depth) + t if weights_resident else weight_images
-                    first, final = (
-                        j == 0 or not weights_resident,
-                        j == len(columns) - 1 or not weights_resident,
-                    )
-                    last = int(t == len(depth) - 1)
-                    self.weights.append({
-                        "base": image % w["slots"] * w["slot_granules"], "length": length, "last": last,
-                        "fresh": int(first), "release": int(final),
-                    })  # fmt: skip
-                    weight_images += first
+        shared = nest.dataflow if share else None
+        weights = Operand(nest, "column", bool(weights_resident), shared == Dataflow.WEIGHT_STATIONARY)
+        activations = Operand(nest, "row", bool(activations_resident), shared == Dataflow.INPUT_STATIONARY)
+        self.legal = all(operand.resident or not operand.share for operand in (weights, activations))
+        self.weights, self.weight_limit, weight_room = self.tiles(weights, p["weight_memory"])
+        self.activations, self.activation_limit, activation_room = self.tiles(
+            activations, p["activation_memory"]
+        )
+        self.room = min(weight_room, activation_room)  # slots that are left; below 0: it does not fit
 
-                    image = j * len(depth) + t if activations_resident else activation_images
-                    first, final = (
-                        i == 0 or not activations_resident,
-                        i == len(rows) - 1 or not activations_resident,
-                    )
-                    self.activations.append({
-                        "base": image % x["slots"] * x["slot_granules"], "length": length, "last": last,
-                        "fresh": int(first), "release": int(final),
-                    })  # fmt: skip
-                    activation_images += first
+        frees_rows = {id(step) for _, _, step in nest.row_order()}
+        chunk_ends, ends = nest.ends_before("chunk"), nest.ends()
+        self.outputs = [
+            {
+                "rows": nest.rows[step.at["row"]], "columns": nest.columns[step.at["column"]],
+                "first_chunk": int(step.first("chunk")), "last_chunk": int(step.last("chunk")),
+                "chunk_ends": int(chunk_ends[i]), "frees_rows": int(id(step) in frees_rows),
+                "last": int(ends[i]),
+            } if step.last("k_tile") else None
+            for i, step in enumerate(nest.steps)
+        ]  # fmt: skip
 
-                    last_column = j == len(columns) - 1
-                    self.outputs.append({
-                        "rows": row_count, "columns": column_count, "last_column": int(last_column),
-                        "last": int(last_column and i == len(rows) - 1),
-                    } if last else None)  # fmt: skip
-        # The window that is to stay: a row of tiles of W, or all of X.
-        self.weight_limit = w["slots"] if weights_resident and len(depth) > w["slots"] else None
-        activation_window = len(depth) * len(columns)
-        fits = activation_window <= x["slots"]
-        self.activation_limit = x["slots"] if activations_resident and not fits else None
-
-    @staticmethod
-    def cut(total: int, step: int) -> list[int]:
-        return [min(step, total - start) for start in range(0, total, step)]
+    def tiles(self, operand: Operand, memory: dict[str, int]) -> tuple[list[dict[str, int]], int | None, int]:
+        """Tiles in order; how many come before one for which there is no slot; slots that are left."""
+        slots, granules = memory["slots"], memory["slot_granules"]
+        tiles = [
+            {
+                "base": operand.images[i] % slots * granules, "length": self.nest.length(step),
+                "last": int(step.last("k_tile")),
+                "fresh": int(operand.fresh[i]), "release": int(operand.released[i]),
+            }
+            for i, step in enumerate(self.nest.steps)
+        ]  # fmt: skip
+        limit = next((i for i, count in enumerate(operand.stays) if count > slots), None)
+        return tiles, limit, slots - max(operand.stays)
 
     @property
     def count(self) -> int:
@@ -144,56 +136,54 @@ async def run(dut: Any, layer: Layer, stall: float, rng: random.Random, stop_at:
     dut.run.value = 0
 
 
-def size(rng: random.Random, tile: int, tiles: int) -> int:
-    """So many tiles; the last one is full or nearly, or has one position."""
-    return (tiles - 1) * tile + rng.choice([1, tile - 1, tile, rng.randint(1, tile)])
-
-
-def random_layer(rng: random.Random, weights_resident: int, activations_resident: int) -> Layer:
-    """Up to 5 x 5 x 8 tiles; windows that are to stay fit, often exactly."""
+def random_layers(rng: random.Random, dataflow: Dataflow) -> Iterator[Layer]:
+    """Of up to 4 x 4 tiles, 3 chunks, 3 k-tiles; each choice of what is resident, and shared by blocks."""
     p = parameters()
-    rows, columns, depth = rng.randint(1, 5), rng.randint(1, 5), rng.randint(1, 8)
-    if weights_resident:
-        depth = min(depth, p["weight_memory"]["slots"])
-    if activations_resident:
-        depth = min(depth, p["activation_memory"]["slots"])
-        columns = min(columns, p["activation_memory"]["slots"] // depth)
-    shape = (size(rng, p[f"tile_{d}"], t) for d, t in (("m", rows), ("n", columns), ("k", depth)))
-    return Layer(*shape, weights_resident, activations_resident)
+    while True:
+        nest = random_nest(rng, dataflow, (p["tile_m"], p["tile_n"], p["tile_k"]))
+        layer = Layer(nest, rng.getrandbits(1), rng.getrandbits(1), rng.getrandbits(1))
+        if layer.legal:
+            yield layer
 
 
 @cocotb.test()
-@cocotb.parametrize(stall=STALLS, residency=RESIDENCY)
-async def walks_the_loop_nest(dut: Any, stall: float, residency: tuple[int, int]) -> None:
+@cocotb.parametrize(dataflow=list(Dataflow))
+async def walks_the_loop_nest(dut: Any, dataflow: Dataflow) -> None:
+    """Layers that fit, every other one exactly or nearly."""
     await start(dut, component(parameters()))
-    rng = random.Random(f"{cocotb.RANDOM_SEED} {stall} {residency}")
-    for _ in range(12):
-        layer = random_layer(rng, *residency)
+    rng = random.Random(f"{cocotb.RANDOM_SEED} {dataflow}")
+    fitting = (layer for layer in random_layers(rng, dataflow) if layer.room >= 0)
+    for i in range(24):
+        layer = min(islice(fitting, 1 + 9 * (i % 2)), key=lambda layer: layer.room)
         assert not any(layer.overflow) and layer.count == len(layer.weights)
-        await run(dut, layer, stall, rng)
+        await run(dut, layer, STALLS[i % 3], rng)
         await reset(dut)
 
 
 @cocotb.test()
-@cocotb.parametrize(residency=RESIDENCY[1:], excess=[0, 1, 5])
-async def stops_when_a_window_does_not_fit(dut: Any, residency: tuple[int, int], excess: int) -> None:
-    """Nothing is issued beyond the slots, and the flag of the right operand stays; an exact fit is legal."""
+@cocotb.parametrize(reuse=["column", "row"])
+async def keeps_what_blocks_share(dut: Any, reuse: str) -> None:
     await start(dut, component(parameters()))
-    p = parameters()
-    rng = random.Random(f"{cocotb.RANDOM_SEED} {residency} {excess}")
-    slots = [p[f"{name}_memory"]["slots"] for name in ("weight", "activation")]
-    for rows in (1, 2):
-        for columns in (1, 2):
-            fitting = min(s for s, resident in zip(slots, residency, strict=True) if resident)
-            if residency[1]:
-                depth = -(-(slots[1] + excess) // columns) if excess else max(1, fitting // columns)
-            else:
-                depth = fitting + excess
-            k = size(rng, p["tile_k"], depth)
-            layer = Layer(rows * p["tile_m"], columns * p["tile_n"], k, *residency)
-            assert any(layer.overflow) == bool(excess)
-            await run(dut, layer, 0.2, rng)
-            await reset(dut)
+    p, rng = parameters(), random.Random(f"{cocotb.RANDOM_SEED} {reuse}")
+    slots = p[f"{'weight' if reuse == 'column' else 'activation'}_memory"]["slots"]
+    for _ in range(8):
+        operand = shared_operand(rng, (p["tile_m"], p["tile_n"], p["tile_k"]), reuse, slots)
+        await run(dut, Layer(operand.nest, reuse == "column", reuse == "row", 1), 0.2, rng)
+        await reset(dut)
+
+
+@cocotb.test()
+@cocotb.parametrize(dataflow=list(Dataflow))
+async def stops_when_what_stays_does_not_fit(dut: Any, dataflow: Dataflow) -> None:
+    """Nothing is issued beyond the slots, and the flag of the right operand stays."""
+    await start(dut, component(parameters()))
+    rng = random.Random(f"{cocotb.RANDOM_SEED} {dataflow}")
+    for i in range(12):
+        layers = islice((layer for layer in random_layers(rng, dataflow) if layer.room < 0), 1 + 9 * (i % 2))
+        layer = max(layers, key=lambda layer: layer.room)
+        assert any(layer.overflow)
+        await run(dut, layer, 0.2, rng)
+        await reset(dut)
 
 
 @cocotb.test()
@@ -201,7 +191,8 @@ async def forgets_a_layer_at_reset(dut: Any) -> None:
     await start(dut, component(parameters()))
     rng = random.Random(cocotb.RANDOM_SEED)
     for _ in range(20):
-        layer = random_layer(rng, rng.getrandbits(1), rng.getrandbits(1))
+        layer = next(random_layers(rng, rng.choice(list(Dataflow))))
         await run(dut, layer, 0.2, rng, stop_at=rng.randint(1, layer.count))
         await reset(dut)
-    await run(dut, random_layer(rng, 1, 1), 0.2, rng)
+    layer = next(layer for layer in random_layers(rng, Dataflow.WEIGHT_STATIONARY) if layer.room >= 0)
+    await run(dut, layer, 0.2, rng)

@@ -9,8 +9,10 @@ import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.gen.config import TileLayout
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import beat_layout
 from sliceforge.hw.tile_loader import TileLoader
+from sliceforge.verif.loop_nest import Nest, Operand, random_nest, random_operand, shared_operand
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Source, reset, start
 from sliceforge.verif.tiles import Tile, image, random_tile
@@ -18,19 +20,19 @@ from sliceforge.verif.tiles import Tile, image, random_tile
 CASES = [
     {
         "layout": {"vector": 4, "dense": 1, "run_bits": 4, "tile_k": 16},
-        "banks": 2, "ways": 1, "slots": 3, "tile_m": 8, "tile_n": 8, "k_bits": 8,
+        "banks": 2, "ways": 1, "slots": 3, "tile_m": 8, "tile_n": 8, "k_bits": 8, "reuse": "columns",
     },
     {
         "layout": {"vector": 2, "dense": 2, "run_bits": 1, "tile_k": 4},
-        "banks": 16, "ways": 1, "slots": 2, "tile_m": 32, "tile_n": 2, "k_bits": 13,
+        "banks": 16, "ways": 1, "slots": 2, "tile_m": 32, "tile_n": 2, "k_bits": 13, "reuse": "columns",
     },
     {
         "layout": {"vector": 4, "dense": 2, "run_bits": 3, "tile_k": 32},
-        "banks": 7, "ways": 2, "slots": 4, "tile_m": 28, "tile_n": 16, "k_bits": 7,
+        "banks": 7, "ways": 2, "slots": 4, "tile_m": 28, "tile_n": 16, "k_bits": 8, "reuse": "rows",
     },
     {
         "layout": {"vector": 8, "dense": 1, "run_bits": 6, "tile_k": 64},
-        "banks": 3, "ways": 4, "slots": 2, "tile_m": 16, "tile_n": 24, "k_bits": 8,
+        "banks": 3, "ways": 4, "slots": 2, "tile_m": 16, "tile_n": 24, "k_bits": 9, "reuse": "rows",
     },
 ]  # fmt: skip
 
@@ -39,35 +41,35 @@ def component(p: dict[str, Any]) -> TileLoader:
     return TileLoader(**p | {"layout": TileLayout(**p["layout"])})
 
 
+def random_layer(rng: random.Random, dataflow: Dataflow) -> Operand:
+    """Up to 3 x 3 tiles, 2 chunks of 2 k-tiles."""
+    p = parameters()
+    tile = (p["tile_m"], p["tile_n"], p["layout"]["tile_k"])
+    return random_operand(rng, random_nest(rng, dataflow, tile, most=(3, 3, 2, 2)), p["reuse"][:-1])
+
+
 class Bench:
     """One layer: its images, a slot of each bank after the other, and a record of what is written."""
 
-    def __init__(self, dut: Any, stall: float, sparsity: float = 0.5, *, compressed: bool = True) -> None:
+    def __init__(
+        self, dut: Any, stall: float, sparsity: float = 0.5, *, layer: Operand | None = None,
+        compressed: bool = True,
+    ) -> None:  # fmt: skip
         self.dut, self.p = dut, parameters()
         self.layout = TileLayout(**self.p["layout"])
         self.rng = rng = random.Random(f"{cocotb.RANDOM_SEED} {stall} {sparsity} {compressed}")
         self.beats = Source(dut, "beats", beat_layout(self.layout.granule_bits, self.p["ways"]), stall=stall)
         self.dense = rng.randint(1, self.layout.dense)
         self.sparsity = sparsity if compressed else 1.0
-        self.rows, self.columns, k_tiles = (rng.randint(1, 3) for _ in range(3))
-        tile_k = self.layout.tile_k
-        self.k = (k_tiles - 1) * tile_k + rng.choice([1, tile_k - 1, tile_k])
-        share = rng.getrandbits(2)
-        loops = (1 if share & 1 else self.rows) * (1 if share & 2 else self.columns)
-        self.lengths = [min(tile_k, self.k - i * tile_k) for i in range(k_tiles)] * loops
-        spans = rng.getrandbits(1) if not share & 2 else 0  # a region holds all columns, or one
-        self.region = k_tiles * (self.columns if spans else 1)  # images of a region
-        for name, value in {
-            "m": self.rows * self.p["tile_m"] - rng.randrange(self.p["tile_m"]),
-            "n": self.columns * self.p["tile_n"] - rng.randrange(self.p["tile_n"]),
-            "k": self.k, "rows_share": share & 1, "columns_share": share >> 1,
-            "region_spans_columns": spans,
-            "dense": self.dense, "compressed": int(compressed),
-        }.items():  # fmt: skip
+        layer = layer or random_layer(rng, rng.choice(list(Dataflow)))
+        self.lengths = [length for length, _ in layer.loads]
+        self.region_ends = [ends for _, ends in layer.loads]
+        inputs = {**layer.inputs, "dense": self.dense, "compressed": int(compressed)}
+        for name, value in inputs.items():
             getattr(dut, name).value = value
         self.images: list[list[Tile]] = []
         self.loaded = self.used = self.cycles = 0
-        self.freeing = 0.02  # share of cycles in which a slot is freed
+        self.freeing = 0.05  # share of cycles in which a slot is freed
         self.task = cocotb.start_soon(self.watch())
 
     def random_image(self, length: int) -> list[Tile]:
@@ -77,9 +79,8 @@ class Bench:
         ]
 
     def add(self, tiles: list[Tile]) -> None:
+        self.beats.send(image(tiles, self.p["ways"], last=self.region_ends[len(self.images)]))
         self.images.append(tiles)
-        ends = len(self.images) % self.region == 0
-        self.beats.send(image(tiles, self.p["ways"], last=ends))
 
     async def watch(self) -> None:
         """Gives space, collects the writes of an image, and compares them when it is loaded."""
@@ -92,6 +93,7 @@ class Bench:
             space = self.used < p["slots"]
             dut.space.value = int(space)
             await ReadOnly()
+            assert dut.complete.value == int(self.loaded == len(self.lengths))
             taken = dut.beats__ready.value == 1 and dut.beats__valid.value == 1
             assert inside or space or dut.beats__ready.value == 0
             write = int(dut.write.value)
@@ -137,16 +139,42 @@ class Bench:
 
 
 @cocotb.test()
-@cocotb.parametrize(stall=STALLS, sparsity=[0.0, 0.6, 0.95, 1.0])
-async def loads_the_images_of_a_layer(dut: Any, stall: float, sparsity: float) -> None:
+@cocotb.parametrize(dataflow=list(Dataflow))
+async def loads_the_images_of_a_layer(dut: Any, dataflow: Dataflow) -> None:
     await start(dut, component(parameters()))
-    for compressed in (True, False):
-        bench = Bench(dut, stall, sparsity, compressed=compressed)
+    rng = random.Random(f"{cocotb.RANDOM_SEED} {dataflow}")
+    for i in range(10):
+        stall, sparsity = STALLS[i % 3], (0.0, 0.6, 0.95, 1.0)[i % 4]
+        bench = Bench(dut, stall, sparsity, layer=random_layer(rng, dataflow), compressed=i % 5 != 4)
         for length in bench.lengths:
             bench.add(bench.random_image(length))
         await bench.finish()
         bench.stop()
         await reset(dut)
+
+
+@cocotb.test()
+async def loads_once_what_blocks_share(dut: Any) -> None:
+    await start(dut, component(parameters()))
+    p, rng = parameters(), random.Random(cocotb.RANDOM_SEED)
+    for stall in STALLS:
+        tile = (p["tile_m"], p["tile_n"], p["layout"]["tile_k"])
+        bench = Bench(dut, stall, layer=shared_operand(rng, tile, p["reuse"][:-1], slots=8))
+        for length in bench.lengths:
+            bench.add(bench.random_image(length))
+        await bench.finish()
+        bench.stop()
+        await reset(dut)
+
+
+def plain_layer(tiles: int, k: int) -> Operand:
+    """Of so many rows and columns of tiles, and of one k-tile; each image is a region."""
+    p = parameters()
+    nest = Nest(
+        m=tiles * p["tile_m"], n=tiles * p["tile_n"], k=k, tile_m=p["tile_m"], tile_n=p["tile_n"],
+        chunk=k, k_tile=p["layout"]["tile_k"],
+    )  # fmt: skip
+    return Operand(nest, p["reuse"][:-1], span=1)
 
 
 @cocotb.test()
@@ -165,14 +193,8 @@ async def takes_a_beat_a_cycle(dut: Any) -> None:
 async def stops_when_the_slots_are_full(dut: Any) -> None:
     """Images beyond the slots wait until one is freed; the image on its way is completed."""
     await start(dut, component(parameters()))
-    bench = Bench(dut, 0.0)
+    bench = Bench(dut, 0.0, layer=plain_layer(tiles=3, k=parameters()["layout"]["tile_k"]))
     slots = bench.p["slots"]
-    dut.m.value, dut.n.value = 9 * bench.p["tile_m"], 9 * bench.p["tile_n"]
-    dut.rows_share.value = dut.columns_share.value = 0
-    tile_k = bench.layout.tile_k
-    bench.lengths = [min(tile_k, bench.k - start) for start in range(0, bench.k, tile_k)] * 81
-    dut.region_spans_columns.value = 0
-    bench.region = len(bench.lengths) // 81
     bench.freeing = 0
     for length in bench.lengths[: slots + 3]:
         bench.add(bench.random_image(length))
@@ -194,10 +216,9 @@ async def stops_when_the_slots_are_full(dut: Any) -> None:
 async def stops_at_a_malformed_image(dut: Any, case: str) -> None:
     """The right error is flagged, nothing is loaded any more; after a reset all is well."""
     await start(dut, component(parameters()))
-    bench = Bench(dut, 0.2, 0.0, compressed=case != "not_compressed")
+    layer = plain_layer(tiles=2, k=parameters()["layout"]["tile_k"] - 1)  # a region is one image
+    bench = Bench(dut, 0.2, 0.0, layer=layer, compressed=case != "not_compressed")
     v, ways, banks = bench.layout.vector, bench.p["ways"], bench.p["banks"]
-    bench.k = bench.lengths[0]  # a region is one image
-    dut.k.value, dut.region_spans_columns.value = bench.k, 0
     beats = image(bench.random_image(bench.lengths[0]), ways)
     b = banks - 1
     where, byte = divmod(b // ways, 2 * v)  # of the last bank's count
