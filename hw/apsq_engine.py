@@ -26,8 +26,8 @@ def group_layout():
 
 
 class APSQEngine(wiring.Component):
-    """For each column, with ``G = sum over the group of stored[j] << exponents[j]`` (APSQ, DAC 2025; arithmetic.md
-    section 8):
+    """For each column, with ``G = sum over the group of stored[j] << exponents[j]`` (APSQ, DAC 2025;
+    arithmetic.md section 8):
 
         full        result = T + stored + bias
         head        narrow = Q(T + G)    result = D(narrow) + bias
@@ -77,8 +77,8 @@ class APSQEngine(wiring.Component):
         return m
 
     def _column(self, m, group, half, column):
-        def register(name, shape=signed(32)):
-            return Signal(shape, name=f"{name}_{column}")
+        def register(name, shape=None):
+            return Signal(shape or signed(32), name=f"{name}_{column}")
 
         # Cycle 0: dequantize what is stored, two positions at a time.
         stored = self.stored[column]
@@ -112,15 +112,17 @@ class APSQEngine(wiring.Component):
         ]
 
         # Cycle 3: shift and clip.
-        shifted, clipped, late_rest = register("shifted", signed(33)), register("clipped", signed(8)), register("late")
+        shifted, clipped = register("shifted", signed(33)), register("clipped", signed(8))
+        late_rest = register("late")
         m.d.comb += shifted.eq(rounded >> group.exponent)
         m.d.sync += [
             clipped.eq(Mux(shifted > 127, 127, Mux(shifted < -128, -128, shifted[:8].as_signed()))),
             late_rest.eq(rest),
         ]
+        requantized = (clipped << group.exponent)[:32].as_signed()
 
         # Cycle 4: dequantize.
         m.d.sync += [
             self.narrow[column].eq(clipped),
-            self.result[column].eq(late_rest + Mux(group.full, 0, (clipped << group.exponent)[:32].as_signed())),
+            self.result[column].eq(late_rest + Mux(group.full, 0, requantized)),
         ]

@@ -23,8 +23,9 @@ class BiasBuffer(wiring.Component):
     Members
     -------
     loops : in; constant during a layer.
-    biases : stream in; a word for each row of the layer, in the order of the rows of the `TileNest`: once if output
-        stationary, else for each block; if input stationary, those of a block for each column of tiles.
+    biases : stream in; a word for each row of the layer, in the order of the rows of the `TileNest`: once if
+        output stationary, else for each block; if input stationary, those of a block for each column of
+        tiles.
     row, bias : in, out; the read port. Data stands one cycle after the row.
     available : out; the biases of the present row of tiles are here.
     slot_freed : in; the present row of tiles is done.

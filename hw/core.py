@@ -43,8 +43,8 @@ class Core(wiring.Component):
     biases : stream in; folded biases, in the order of the `BiasBuffer`. exponents : stream in; of the
         `StepExponents`, if ``psum_group`` is not 0.
     fills : stream in; partial sums that come back from memory.
-    results : stream out; the results, tile by tile, row by row, ``last`` on the layer's last beat; in between, partial
-        sums for memory.
+    results : stream out; the results, tile by tile, row by row, ``last`` on the layer's last beat; in
+        between, partial sums for memory.
     weights_complete, activations_complete : out; all images of the layer are loaded.
     weights_eager, activations_eager : out; the `Array`'s: which operand is wanted first.
     products : out; outer products that were issued two cycles before.
@@ -162,8 +162,8 @@ class Core(wiring.Component):
             loops.dataflow == flow for flow in (Dataflow.WEIGHT_STATIONARY, Dataflow.INPUT_STATIONARY)
         )
         tile_k = self._array["weight_layout"].tile_k
-        # The stationary operand is read from memory once for all of a block's tiles, or, if there is one block, again
-        # and again.
+        # The stationary operand is read from memory once for all of a block's tiles, or, if there is one
+        # block, again and again.
         stays = Mux(weight, layer.weights_resident, layer.activations_resident)
         blocks = Mux(weight, loops.block * self._tile_n < loops.n, loops.block * self._tile_m < loops.m)
         in_parts = ~layer.activations_span.all()  # several regions between two passes

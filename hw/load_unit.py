@@ -93,6 +93,7 @@ class LoadUnit(wiring.Component):
         behind = Signal.like(address)
         following, known = Signal.like(self.length), Signal()  # length of the next region
         asked, walked = Signal(), Signal()
+        region_bytes = length << (self._beat_bits // 8 - 1).bit_length()
         m.d.comb += [
             reader.answer.eq(self.answer),
             self.failed.eq(reader.failed),
@@ -105,9 +106,7 @@ class LoadUnit(wiring.Component):
             rounds.total.eq(self.rounds),
             rounds.step.eq(self.block * p["pass_step"]),
             rounds.next.eq(walked),
-            behind.eq(
-                address + Mux(self.stride == 0, length << (self._beat_bits // 8 - 1).bit_length(), self.stride)
-            ),
+            behind.eq(address + Mux(self.stride == 0, region_bytes, self.stride)),
         ]
         waits_for_last = Signal()
         with m.FSM(name="state"):

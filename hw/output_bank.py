@@ -18,8 +18,9 @@ def output_words(lanes, vector, result_lanes):
 class OutputBank(wiring.Component):
     """A ring of `slots` output tiles of one PEA, written in the order in which the PEA's sums leave.
 
-    The sums of `drain_lanes` lanes arrive side by side, `vector` rows one after the other; a word holds one row of `result_lanes` neighbouring
-    lanes, at address ``slot * words + row * (lanes / result_lanes) + lane / result_lanes``.
+    The sums of `drain_lanes` lanes arrive side by side, `vector` rows one after the other; a word holds one
+    row of `result_lanes` neighbouring lanes, at address
+    ``slot * words + row * (lanes / result_lanes) + lane / result_lanes``.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ class OutputRows(wiring.Component):
         return m
 
     def _walk(self, m, nest, taken, row_ends):
-        """Address of the row, column 0, and bytes before the tile's first column; ``taken``: a row of results."""
+        """Address of the row, column 0, and bytes before the tile's column 0; ``taken``: a row of results."""
         # Addresses have a bit more than the bus: every step is less than the space, so none is jumped over.
         bits = self._address_bits + 1
         here, below = Signal(bits), Signal(bits)

@@ -1,4 +1,4 @@
-"""Parameter unit: fetches what a layer has besides tensors: activation table, exponents, biases and scales."""
+"""Parameter unit: fetches what a layer has besides tensors: table, exponents, biases and scales."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
@@ -33,12 +33,13 @@ class ParameterUnit(wiring.Component):
 
     1. the activation table, if ``has_table``: TABLE_WORDS words;
     2. ``exponent_words`` words of exponents;
-    3. for each row of the layer its bias, and after it, if ``has_scales``, the two words of its scale. They are
-       sent as often and in the order in which the rows of tiles come (`RowNest`).
+    3. for each row of the layer its bias, and after it, if ``has_scales``, the two words of its scale. They
+       are sent as often and in the order in which the rows of tiles come (`RowNest`).
 
     Parameters
     ----------
-    bus_bits, address_bits, buffer : of the `BurstReader`. ``tile_m``, ``tile_n``, ``k_bits`` : of the `RowNest`.
+    bus_bits, address_bits, buffer : of the `BurstReader`. ``tile_m``, ``tile_n``, ``k_bits`` : of the
+        `RowNest`.
 
     Members
     -------
@@ -135,7 +136,7 @@ class ParameterUnit(wiring.Component):
                 with m.If(taken):
                     m.d.sync += here.eq(behind)
                     with m.If(nest.rows.last):
-                        # The next column of the block, the next block, or from the start for the next columns.
+                        # The next column of the block, the next block, or from the start for more columns.
                         m.d.sync += here.eq(block)
                         with m.If((self.loops.dataflow == Dataflow.INPUT_STATIONARY) & nest.columns.last):
                             m.d.sync += [here.eq(behind), block.eq(behind)]

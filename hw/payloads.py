@@ -9,8 +9,9 @@ from sliceforge.gen.errors import ErrorCode
 __all__ = [
     "COUNTER_BITS", "DIM_BITS", "K_TILE_BITS", "LENGTH_BITS", "PSUM_BANKS", "beat_layout", "bias_layout",
     "bus_beat_layout", "image_tile_layout", "index",
-    "layer_layout", "lo_granules", "nest_layout", "output_row_layout", "output_tile_layout", "psum_fill_layout", "read_answer_layout",
-    "read_job_layout", "read_request_layout", "record_layout", "result_layout", "status_layout", "sum_layout",
+    "layer_layout", "lo_granules", "nest_layout", "output_row_layout", "output_tile_layout",
+    "psum_fill_layout", "read_answer_layout", "read_job_layout", "read_request_layout", "record_layout",
+    "result_layout", "status_layout", "sum_layout",
     "tile_layout", "value_layout", "word_layout", "write_beat_layout", "write_job_layout",
 ]  # fmt: skip
 
@@ -191,8 +192,8 @@ def image_tile_layout(address_bits, tile_m, tile_n):
 
 
 def psum_fill_layout(sums, words):
-    """Partial sums that come back from memory: for the ``columns`` of a tile's ``word``, at full width, or those
-    of one ``position`` of its group. ``last`` on the tile's last.
+    """Partial sums that come back from memory: for the ``columns`` of a tile's ``word``, at full width, or
+    those of one ``position`` of its group. ``last`` on the tile's last.
     """
     return data.StructLayout(
         {
@@ -243,9 +244,7 @@ def output_row_layout(address_bits, most_words):
 
 def write_job_layout(address_bits, most_beats):
     """A span of memory to write, as `read_job_layout`'s; ``is_psum``: what it holds will be read again."""
-    return data.StructLayout(
-        {"address": address_bits + 1, "beats": range(most_beats + 1), "is_psum": 1}
-    )
+    return data.StructLayout({"address": address_bits + 1, "beats": range(most_beats + 1), "is_psum": 1})
 
 
 def write_beat_layout(bus_bits):

@@ -18,9 +18,10 @@ class PEA(wiring.Component):
     """`lanes` operators that share a stream of weights; lane j takes its own stream of activations.
 
     A weight record goes to all lanes at once; each lane works through it at its own pace. Sums leave in
-    order of lanes, `drain_lanes` of them side by side, a row a cycle: ``vector`` rows of the first lanes, then of
-    the next, and so on, after the compensation: ``sum over k of W[:, k] * (x_hat[k, :] - 2^l * r)``, less than what the
-    host folds into the bias. Source: Panacea, HPCA 2025 (PEA); what is inside is our choice.
+    order of lanes, `drain_lanes` of them side by side, a row a cycle: ``vector`` rows of the first lanes,
+    then of the next, and so on, after the compensation: ``sum over k of W[:, k] * (x_hat[k, :] - 2^l * r)``,
+    less than what the host folds into the bias. Source: Panacea, HPCA 2025 (PEA); what is inside is our
+    choice.
 
     Parameters
     ----------
@@ -44,7 +45,9 @@ class PEA(wiring.Component):
     output_slots 1..7.
     """
 
-    def __init__(self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, drain_lanes, output_slots):
+    def __init__(
+        self, *, lanes, vector, weight_slices, accumulator_bits, fifo_depth, drain_lanes, output_slots
+    ):  # fmt: skip
         self.parameters = {
             "lanes": lanes, "vector": vector, "weight_slices": weight_slices,
             "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth,

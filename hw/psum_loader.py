@@ -10,7 +10,6 @@ from sliceforge.hw.burst_reader import BurstReader
 from sliceforge.hw.payloads import (
     DIM_BITS,
     PSUM_BANKS,
-    index,
     nest_layout,
     psum_fill_layout,
     read_answer_layout,
@@ -25,8 +24,8 @@ __all__ = ["PsumLoader"]
 class PsumLoader(wiring.Component):
     """For each tile that leaves the array, in order: what the `ResultUnit` adds to it, if that is in memory.
 
-    A tile is asked for when the same tile's partial sums of the K-chunk before are known to be written; so all
-    that a group needs is there too.
+    A tile is asked for when the same tile's partial sums of the K-chunk before are known to be written; so
+    all that a group needs is there too.
 
     Parameters
     ----------
@@ -35,7 +34,8 @@ class PsumLoader(wiring.Component):
     Members
     -------
     start : in; a pulse. What follows is constant from then until reset.
-    loops, psum_group, psum_address : in; of the `PsumNest`. ``psums_resident`` : in; there is nothing to load.
+    loops, psum_group, psum_address : in; of the `PsumNest`. ``psums_resident`` : in; there is nothing to
+        load.
     psum_written : in; a pulse for each tile of partial sums that memory has, in order.
     requests, answer, failed : the reader's.
     fills : stream out; a piece, what bus and memory word have in common, a cycle.
@@ -47,7 +47,9 @@ class PsumLoader(wiring.Component):
         self.parameters = {"buffer": buffer, "sums": sums, "words": words, **nest}
         self._nest = PsumNest(**nest)
         bus_bits, address_bits = nest["bus_bits"], nest["address_bits"]
-        self._reader = {"bus_bits": bus_bits, "address_bits": address_bits, "buffer": buffer, "burst": buffer // 4}
+        self._reader = {
+            "bus_bits": bus_bits, "address_bits": address_bits, "buffer": buffer, "burst": buffer // 4
+        }  # fmt: skip
         self._beat_bytes = bus_bits // 8
         super().__init__(
             {
@@ -103,7 +105,7 @@ class PsumLoader(wiring.Component):
         return m
 
     def _unpack(self, m, full, groups, beats):
-        """Pieces: parts of a beat, where that holds several words of the partial sum memory; else parts of a word."""
+        """Pieces: parts of a beat, where that holds several words of partial sums; else parts of a word."""
         p = self.parameters
         sums, words, bus_bits = p["sums"], p["words"], p["bus_bits"]
         piece = Signal(range(max(p["full_words"], p["narrow_words"])))  # of the tile
@@ -112,7 +114,7 @@ class PsumLoader(wiring.Component):
         fill = self.fills.p
 
         def place(word_bits, values, width):
-            """One kind of piece: pieces of ``word_bits`` bits a word, to ``values`` of ``width`` bits each."""
+            """One kind of piece: of ``word_bits`` bits a word, to ``values`` of ``width`` bits each."""
             size = min(bus_bits, word_bits)
             a_beat, a_word = bus_bits // size, word_bits // size  # pieces; one of them is 1
             count = max(1, sums // a_word)  # values of a piece

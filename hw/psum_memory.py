@@ -14,9 +14,9 @@ class PsumMemory(wiring.Component):
     """A word of 32 bits for each sum: a partial sum at full width, or one of 8 bits in each of four banks.
 
     In 8 bits, bank b of a word is its byte b, and the banks hold nothing else (APSQ, DAC 2025: reconfigurable
-    engine). If ``resident``, the tiles of a K-chunk stay here, the first in slot 0 and so on: in groups of 3 and 4
-    and at full width a tile has a slot; in groups of two, two tiles share one, and of one, four. Else the slots
-    are a ring of tiles that ``fills`` brings back from memory when they are needed.
+    engine). If ``resident``, the tiles of a K-chunk stay here, the first in slot 0 and so on: in groups of 3
+    and 4 and at full width a tile has a slot; in groups of two, two tiles share one, and of one, four. Else
+    the slots are a ring of tiles that ``fills`` brings back from memory when they are needed.
 
     Parameters
     ----------
@@ -25,12 +25,12 @@ class PsumMemory(wiring.Component):
     Members
     -------
     psum_group, resident : in; constant during a layer; group 0 is full width.
-    tile_done, chunk_ends, used : in; a pulse: go on to the next tile; with it: that belongs to another K-chunk;
-        this one had been filled.
+    tile_done, chunk_ends, used : in; a pulse: go on to the next tile; with it: that belongs to another
+        K-chunk; this one had been filled.
     filled : out; the tile has come back. ``first_bank`` : out; bank of position 0 of the tile's group.
     word, stored : in, out; the read port; ``stored`` stands one cycle after the word.
-    write, write_word, position, full_sums, narrow : in; the write port: full_sums at full width, else narrow in the
-        bank of ``position``.
+    write, write_word, position, full_sums, narrow : in; the write port: full_sums at full width, else narrow
+        in the bank of ``position``.
     fills : stream in. It is not used while resident, the write port only then.
     overflow : out; a resident K-chunk has more tiles than there is room for.
 

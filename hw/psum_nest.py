@@ -19,8 +19,8 @@ class PsumNest(wiring.Component):
     """The `TileNest` a tile at a time, with what the partial sums of arithmetic.md section 8 need.
 
     Tile t of a K-chunk whose step stands at position g of its group is stored at
-    ``address + (t * group + g) * stride``, at full width at ``address + t * stride``: what a group's head adds is
-    one span.
+    ``address + (t * group + g) * stride``, at full width at ``address + t * stride``: what a group's head
+    adds is one span.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class PsumNest(wiring.Component):
     nest : out; the `TileNest`'s rows and columns, and its ends.
     keeps : out; the tile's sums are partial sums that are needed again.
     adds : out; how many stored tiles are added to it, from position 0 on.
-    group_address, stored_address : out; of position 0 of the tile's group, and where the tile itself is stored.
-        A bit more than the bus.
+    group_address, stored_address : out; of position 0 of the tile's group, and where the tile itself is
+        stored. A bit more than the bus.
     """
 
     def __init__(self, *, bus_bits, address_bits, tile_m, tile_n, k_bits, full_words, narrow_words):
@@ -76,7 +76,8 @@ class PsumNest(wiring.Component):
             m.d.comb += getattr(self, name).eq(getattr(nest, name))
 
         full, head, position = Signal(), Signal(), Signal(range(PSUM_BANKS))
-        narrow_stride, full_stride = (psum_stride(p[name], p["bus_bits"]) for name in ("narrow_words", "full_words"))
+        strides = [psum_stride(p[name], p["bus_bits"]) for name in ("narrow_words", "full_words")]
+        narrow_stride, full_stride = strides
         step = Array([full_stride, *(narrow_stride * group for group in range(1, PSUM_BANKS + 1))])
         first, last = nest.chunks.first, nest.chunks.last
         m.d.comb += [

@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 # (a block that is placed as an instance of a shared module only lends its ports)
-"""Result unit: reads the tiles that leave the array, adds partial sums and bias, and sends or keeps the sums."""
+"""Result unit: reads the tiles that leave the array, adds partial sums and bias, sends or keeps the sums."""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -25,15 +25,16 @@ __all__ = ["ResultUnit"]
 
 
 class ResultUnit(wiring.Component):
-    """``Y[row, columns] = sums[row, columns] + partial sums + bias_folded[row]`` after the last K-chunk; before it,
-    what the `APSQEngine` makes of the sums is stored for the next one.
+    """``Y[row, columns] = sums[row, columns] + partial sums + bias_folded[row]`` after the last K-chunk;
+    before it, what the `APSQEngine` makes of the sums is stored for the next one.
 
     Compensation is in the sums of each chunk already, so that what is quantized is the chunk's partial sum
     proper (arithmetic.md section 8); the folded bias enters once, after the last chunk.
 
     Tiles in the order of ``tiles``; within a tile rows in order, within a row columns in order,
-    ``result_lanes * vector`` of them a beat. Of results padding is not sent. Partial sums, of all of a tile, stay in
-    the `PsumMemory` if ``psums_resident``; else they are sent to memory and come back through ``fills``.
+    ``result_lanes * vector`` of them a beat. Of results padding is not sent. Partial sums, of all of a tile,
+    stay in the `PsumMemory` if ``psums_resident``; else they are sent to memory and come back through
+    ``fills``.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ class ResultUnit(wiring.Component):
         ]
 
     def _walk(self, m, engine, memory, may_issue, issues, tile_ends):
-        """Addresses: PEA, row of the PEA and beat are cascaded counters. What comes back goes to the engine."""
+        """Addresses: PEA, row of it and beat are cascaded counters. What comes back goes to the engine."""
         p, tile = self.parameters, self.tiles.p
         pea = Signal(index(p["pea_count"]))
         row = Signal(range(p["vector"]))
@@ -221,7 +222,7 @@ class ResultUnit(wiring.Component):
         return Cat(row_ends, tile_ends, count)
 
     def _send(self, m, engine, memory, issues, beat, moving, room):
-        """Behind the engine: into the memory, or the output FIFO with ``room``. ``beat`` goes with the sums."""
+        """Behind the engine: into the memory, or the output FIFO with ``room``. ``beat``: of these sums."""
         tile = self.tiles.p
         m.submodules.fifo = fifo = StreamFIFO(self._result, depth=self.LATENCY + 2)
         wiring.connect(m, fifo.o, wiring.flipped(self.results))
@@ -255,4 +256,5 @@ class ResultUnit(wiring.Component):
             fifo.i.valid.eq(arrives & emits),
         ]
         with m.If(is_psum & ~engine.group.full):
-            m.d.comb += result.sums.as_value().eq(engine.narrow.as_value())  # and zeros: words are put together
+            # Zeros above them: words are put together.
+            m.d.comb += result.sums.as_value().eq(engine.narrow.as_value())

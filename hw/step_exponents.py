@@ -12,7 +12,7 @@ __all__ = ["StepExponents"]
 
 
 class StepExponents(wiring.Component):
-    """Keeps an exponent for each step of a layer, and of the steps before those that are stored (APSQ, DAC 2025).
+    """Keeps an exponent for each step of a layer, and those of the stored steps before (APSQ, DAC 2025).
 
     Parameters
     ----------
@@ -23,8 +23,8 @@ class StepExponents(wiring.Component):
     psum_group : in; group size 1 to 4, or 0: no exponents. Constant during a layer.
     words : stream in; four exponents a word, a byte each, that of step 0 lowest; ``last`` on the last word.
     step_ends, last_step : in; go on to the next step, or from the last one to the first.
-    position : out; of the step in its group. ``exponent`` : out; of this step. ``exponents`` : out; of the last
-        step at each position before this one.
+    position : out; of the step in its group. ``exponent`` : out; of this step. ``exponents`` : out; of the
+        last step at each position before this one.
     valid : out; the above belong to the present step. Low for some cycles after step_ends.
     bad_steps : out; high, until reset: there are fewer words than steps, or more than there is room for.
 

@@ -99,7 +99,8 @@ class TileController(wiring.Component):
 
     Members
     -------
-    loops, weights_resident, activations_resident, blocks_share : in; the layer, constant while ``run`` is high.
+    loops, weights_resident, activations_resident, blocks_share : in; the layer, constant while ``run`` is
+        high.
     run : in; high while the layer runs. Reset between layers.
     weight_tiles, activation_tiles : stream out; always taken in the same cycle. Valid depends on ready.
     weight_fresh, activation_fresh : out; with the tiles: they must have been loaded.

@@ -23,8 +23,8 @@ class TileNest(wiring.Component):
         weight stationary    for each block of columns, row, chunk, column of the block, k-tile
         input stationary     for each block of rows, column, chunk, row of the block, k-tile
 
-    A block holds the tiles whose partial sums wait at the same time. Source: tile reuse of Panacea (HPCA 2025),
-    dataflows as in APSQ (DAC 2025); blocks are our choice.
+    A block holds the tiles whose partial sums wait at the same time. Source: tile reuse of Panacea (HPCA
+    2025), dataflows as in APSQ (DAC 2025); blocks are our choice.
 
     Parameters
     ----------
@@ -39,9 +39,10 @@ class TileNest(wiring.Component):
     next : in; go on with the next k-tile.
     rows, columns, chunks, positions, blocks : out; the loops at the present k-tile: ``length``, ``first``,
         ``last``.
-    tile_ends, rows_end, columns_end, chunk_ends, block_ends, ends : out; this k-tile is the last of its tile; of
-        all that goes before the next row, column, chunk, block of tiles; of the layer. So ``columns_end`` is the
-        end of what does not depend on the column, the weights, and may be used again for the next column.
+    tile_ends, rows_end, columns_end, chunk_ends, block_ends, ends : out; this k-tile is the last of its tile;
+        of all that goes before the next row, column, chunk, block of tiles; of the layer. So ``columns_end``
+        is the end of what does not depend on the column, the weights, and may be used again for the next
+        column.
     """
 
     def __init__(self, *, tile_m, tile_n, tile_k, k_bits):
@@ -76,9 +77,7 @@ class TileNest(wiring.Component):
             "columns": LoopCounter(width=DIM_BITS, most=p["tile_n"]),
             "chunks": LoopCounter(width=p["k_bits"], most=(1 << p["k_bits"]) - 1),
             "positions": LoopCounter(width=p["k_bits"], most=p["tile_k"]),
-            "blocks": LoopCounter(
-                width=DIM_BITS, most=((1 << DIM_BITS) - 1) * max(p["tile_m"], p["tile_n"])
-            ),
+            "blocks": LoopCounter(width=DIM_BITS, most=((1 << DIM_BITS) - 1) * max(p["tile_m"], p["tile_n"])),
         }
         for name, counter in counters.items():
             m.submodules[name] = counter
