@@ -1,4 +1,4 @@
-"""Orders of tiles for benches of blocks that walk them: `sim.schedule` on a machine that is only a tile's size."""
+"""Orders of tiles for benches of blocks that walk them: `sim.schedule` of a machine that has only tiles."""
 
 from __future__ import annotations
 
