@@ -95,8 +95,10 @@ class Accelerator(wiring.Component):
             "sync",
         )
         images = {
-            "layout": self._core["activation_layout"], "banks": self._core["lanes"], "ways": self._core["load_ways"]
-        }  # fmt: skip
+            "layout": self._core["activation_layout"],
+            "banks": self._core["lanes"],
+            "ways": self._core["load_ways"],
+        }
         most_beats = max(
             most_job_beats(self._tile_n, self._stored["full_words"], bus["bus_bits"]),
             most_image_beats(*images.values(), bus["bus_bits"]),
@@ -177,8 +179,8 @@ class Accelerator(wiring.Component):
         if len(beyond):
             m.d.comb += layer.weight_slices.eq(Mux(beyond.any(), 0, d.weight_slices))
 
-        # How often an operand that does not stay on chip is read (`LoadUnit`): weights for each column of tiles,
-        # activations for each row; what stays over those of a block, for each block.
+        # How often an operand that does not stay on chip is read (`LoadUnit`): weights for each column of
+        # tiles, activations for each row; what stays over those of a block, for each block.
         output, weight, inputs = (Signal(name=name) for name in ("output", "weight", "inputs"))
         m.d.comb += [
             output.eq(d.dataflow == Dataflow.OUTPUT_STATIONARY.value),
@@ -252,8 +254,8 @@ class Accelerator(wiring.Component):
         ]
 
     def _connect_writers(self, m, descriptor, core, store, post, writes):
-        """Results go to the store unit, or, if they are requantized, to post-processing; partial sums always to the
-        store unit."""
+        """Results go to the store unit, or, if they are requantized, to post-processing; partial sums always
+        to the store unit."""
         results, to_post = core.results, Signal()
         m.d.comb += [
             to_post.eq(descriptor.descriptor.requantize & ~results.p.is_psum),
@@ -309,8 +311,8 @@ class Accelerator(wiring.Component):
     def _first_error(self, m, descriptor, weights, activations, parameters, psums, writer, core, post):
         """The error of a unit around the core; the bus's before what may follow from it."""
         error = Signal(ErrorCode)
-        # Regions and images must end together, while the core runs: two cycles after a load unit's last beat the
-        # core must have all it needs, and nothing may come when it has.
+        # Regions and images must end together, while the core runs: two cycles after a load unit's last beat
+        # the core must have all it needs, and nothing may come when it has.
         unmatched = []
         for loader, complete in (
             (weights, core.weights_complete), (activations, core.activations_complete)
@@ -318,9 +320,7 @@ class Accelerator(wiring.Component):
             ended, wrong = Signal(2), Signal()
             m.d.sync += [
                 ended.eq(Cat(loader.ended, ended)),
-                wrong.eq(
-                    ~core.status.valid & Mux(complete, loader.beats.valid, loader.ended & ended.all())
-                ),
+                wrong.eq(~core.status.valid & Mux(complete, loader.beats.valid, loader.ended & ended.all())),
             ]
             unmatched.append(wrong)
         flags = (

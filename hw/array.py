@@ -199,9 +199,7 @@ class Array(wiring.Component):
         return peas
 
     def _build_outputs(self, m, platform, controller, peas):
-        biases = BiasBuffer(
-            tile_m=self._tile["tile_m"], tile_n=self._tile["tile_n"], k_bits=self._k_bits
-        )
+        biases = BiasBuffer(tile_m=self._tile["tile_m"], tile_n=self._tile["tile_n"], k_bits=self._k_bits)
         results = ResultUnit(**self._result)
         m.submodules.bias_buffer = place(platform, biases, "bias_buffer")
         m.submodules.result_unit = place(platform, results, "result_unit")

@@ -185,13 +185,15 @@ class ImageWriter(wiring.Component):
 
         offers, leaves, last_part = Signal(), Signal(), Signal()
         load_beat = Signal(load_bits)
+        address, job_beats = Signal.like(self.jobs.p.address), Signal.like(self.jobs.p.beats)
         all_ended = Signal()
         m.d.comb += [
             all_ended.eq(Cat(way.ended for way in ways).all()),
             load_beat.eq(Cat(Mux(way.granules.valid, way.granules.payload, 0) for way in ways)),
             leaves.eq(self.beats.valid & self.beats.ready),
-            self.jobs.p.address.eq(tile.address + (region << _log2(load_bits // 8))),
-            self.jobs.p.beats.eq(length << _log2(parts)),
+            address.eq(tile.address + (region << _log2(load_bits // 8))),
+            job_beats.eq(length << _log2(parts)),
+            self.jobs.payload.eq(Cat(address, job_beats, 0)),  # whole: a constant bit alone is never assigned
             self.beats.p.strobes.eq(-1),
         ]
         if parts == 1:
@@ -228,11 +230,7 @@ class ImageWriter(wiring.Component):
                     with m.If(last):
                         m.next = "LENGTH_JOB"
             with m.State("LENGTH_JOB"):
-                m.d.comb += [
-                    self.jobs.valid.eq(1),
-                    self.jobs.p.address.eq(tile.length_address),
-                    self.jobs.p.beats.eq(1),
-                ]
+                m.d.comb += [self.jobs.valid.eq(1), address.eq(tile.length_address), job_beats.eq(1)]
                 with m.If(self.jobs.ready):
                     m.next = "LENGTH"
             with m.State("LENGTH"):

@@ -14,10 +14,10 @@ __all__ = ["OutputRegions"]
 class OutputRegions(wiring.Component):
     """For each output tile, in the order of the layer's dataflow: its region, in the order of the next layer.
 
-    Tile (i, j), a row and a column of tiles, makes region ``first * columns + j * height + i - first``, where ``first``
-    is the first row of tiles of i's group and ``height`` the rows of tiles of that group: the next layer, for which
-    rows are positions along K, loads all columns of a group before the next group. Region s lies at
-    ``address + s * stride``; its length goes to the header of the region before, that of the first to
+    Tile (i, j), a row and a column of tiles, makes region ``first * columns + j * height + i - first``, where
+    ``first`` is the first row of tiles of i's group and ``height`` the rows of tiles of that group: the next
+    layer, for which rows are positions along K, loads all columns of a group before the next group. Region s
+    lies at ``address + s * stride``; its length goes to the header of the region before, that of the first to
     ``length_address``.
 
     Parameters
@@ -28,7 +28,8 @@ class OutputRegions(wiring.Component):
     -------
     start : in; a pulse. What follows is constant from then until reset.
     loops : in; the layer's. address, length_address, stride : in; bytes.
-    group : in; rows of tiles in a group. tile_rows, tile_columns : in; rows and columns of tiles of the layer.
+    group : in; rows of tiles in a group. tile_rows, tile_columns : in; rows and columns of tiles of the
+        layer.
     tiles : stream out; valid until the last tile of the layer is taken.
 
     Latency: 4 cycles from a tile to the next.
@@ -59,7 +60,8 @@ class OutputRegions(wiring.Component):
             tile_m=p["tile_m"], tile_n=p["tile_n"], tile_k=1, k_bits=p["k_bits"]
         )
         m.submodules.walk = walk = TileWalk(row_bits=2 * DIM_BITS, column_bits=DIM_BITS)
-        first, inside = walk.row[DIM_BITS:], walk.row[:DIM_BITS]  # the group's first row of tiles, and i - first
+        # A row is i - first, below the group's first row of tiles.
+        first, inside = walk.row[DIM_BITS:], walk.row[:DIM_BITS]
         taken, ends = Signal(), Signal()
         m.d.comb += [
             nest.loops.eq(self.loops),

@@ -24,8 +24,8 @@ __all__ = ["PostProcessing"]
 
 
 class PostProcessing(wiring.Component):
-    """Requantizes results (`RequantizeUnit`, arithmetic.md section 9), slices and run-length codes them for the next
-    layer (`ImageWriter`), and says where they go (`OutputRegions`). Wiring only.
+    """Requantizes results (`RequantizeUnit`, arithmetic.md section 9), slices and run-length codes them for
+    the next layer (`ImageWriter`), and says where they go (`OutputRegions`). Wiring only.
 
     Parameters
     ----------
@@ -36,11 +36,13 @@ class PostProcessing(wiring.Component):
     -------
     start : in; a pulse. All settings are constant from then until reset.
     loops : in; the layer's. zero_point, relu, use_table : in; of the `RequantizeUnit`.
-    lo_bits, frequent, k_tile : in; the next layer's. With a table, the table does the rounding for its lo_bits.
+    lo_bits, frequent, k_tile : in; the next layer's. With a table, the table does the rounding for its
+        lo_bits.
     address, length_address, stride, group, tile_rows, tile_columns : in; of `OutputRegions`.
     scales, table : stream in; of the `RequantizeUnit`. results : stream in; results, no partial sums.
     jobs, beats : stream out; for the `BurstWriter`.
-    done : out; high, until reset, when the layer's last beat is handed over. bad_scale : out; high, until reset.
+    done : out; high, until reset, when the layer's last beat is handed over. bad_scale : out; high, until
+        reset.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class ScaleBuffer(wiring.Component):
     slot_freed : in; the present tile's rows are done. Only while ``available``.
 
     Latency: 1 cycle from row to scale. Throughput: a word a cycle. Flow control: valid/ready on ``scales``.
-    Tested range: tile_m 2..64; M from 1 to 5 tiles, 1 to 3 times.
+    Tested range: tile_m 2..64; one to three tiles each way in every dataflow.
     """
 
     def __init__(self, *, tile_m, tile_n, k_bits):

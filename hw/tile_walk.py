@@ -12,8 +12,9 @@ __all__ = ["TileWalk"]
 class TileWalk(wiring.Component):
     """Says where a finished output tile's row and column of tiles are; what "where" means, the parent says.
 
-    Tiles are finished in the order of the `TileNest` without chunks: the inner loop is that over rows of tiles if input
-    stationary, else that over columns of tiles; an outer loop over blocks goes back to the first row or column.
+    Tiles are finished in the order of the `TileNest` without chunks: the inner loop is that over rows of
+    tiles if input stationary, else that over columns of tiles; an outer loop over blocks goes back to the
+    first row or column.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Bench of hw/requantize_unit.py: layers against `sim.requantize`, corners and ties, tables, both orders."""
+"""Bench of hw/requantize_unit.py: layers against `sim.requantize`, corners, ties, tables, dataflows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge
 
-from sliceforge.hw.requantize_unit import RequantizeUnit, result_layout, value_layout
-from sliceforge.hw.scale_buffer import word_layout
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.hw.payloads import nest_layout, result_layout, value_layout, word_layout
+from sliceforge.hw.requantize_unit import RequantizeUnit
 from sliceforge.sim.requantize import requantize
+from sliceforge.verif.schedules import DATAFLOWS, finished_tiles, loops, schedule
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
+from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start, to_int
 from sliceforge.verif.tiles import join, latency
 
 CASES = [
-    {"sums": 2, "tile_m": 3},
-    {"sums": 4, "tile_m": 8},
-    {"sums": 8, "tile_m": 12},
-    {"sums": 4, "tile_m": 2},
-    {"sums": 32, "tile_m": 4},
+    {"sums": 2, "tile_m": 3, "tile_n": 4, "k_bits": 8},
+    {"sums": 4, "tile_m": 12, "tile_n": 8, "k_bits": 13},
+    {"sums": 32, "tile_m": 2, "tile_n": 32, "k_bits": 1},
 ]
 LOW, HIGH = -(1 << 31), (1 << 31) - 1
 SUMS = (LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH)
@@ -67,18 +67,18 @@ class Layer:
 
 
 class Bench:
-    """Sends a layer in tiles of ``tile_n`` columns.
-
-    by_columns: tiles go down the columns, and each column of tiles needs the scales of all rows again.
-    ``stalls``: of scales, table, results and values.
-    """
+    """Sends a layer in the order of ``dataflow``. ``stalls``: of scales, table, results and values."""
 
     def __init__(
-        self, dut: Any, layer: Layer, *, tile_n: int, by_columns: bool = False, stalls: Any = (0, 0, 0, 0)
-    ) -> None:
+        self, dut: Any, layer: Layer, dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY, *, block: int = 1,
+        stalls: Any = (0, 0, 0, 0),
+    ) -> None:  # fmt: skip
         self.dut, self.layer = dut, layer
-        self.tile_m, self.width = (parameters()[name] for name in ("tile_m", "sums"))
-        for name in ("m", "zero_out", "rounding", "relu", "use_table"):
+        self.tile_m, self.tile_n, self.width = (parameters()[name] for name in ("tile_m", "tile_n", "sums"))
+        tile = {"tile_m": self.tile_m, "tile_n": self.tile_n}
+        order = schedule(layer.m, layer.n, **tile, dataflow=dataflow, block=block)
+        dut.loops.value = to_int(nest_layout(), loops(order, layer.rng))
+        for name in ("zero_out", "rounding", "relu", "use_table"):
             getattr(dut, name).value = getattr(layer, name)
         self.scales = Source(dut, "scales", word_layout(), stall=stalls[0])
         self.table = Source(dut, "table", word_layout(), stall=stalls[1])
@@ -86,19 +86,16 @@ class Bench:
         self.values = Sink(dut, "values", value_layout(self.width), stall=stalls[3])
         self.expected: list[tuple[list[int], int, int, int]] = []
         self.golden = layer.expected().tolist()
-        tops, lefts = range(0, layer.m, self.tile_m), range(0, layer.n, tile_n)
         if layer.use_table:
             self.table.send({"word": join(layer.table[i : i + 4], 8)} for i in range(0, 256, 4))
-        for _ in lefts if by_columns else (0,):
-            for multiplier, shift in zip(layer.multipliers, layer.shifts, strict=True):
-                noise = layer.rng.getrandbits(32)  # in the bits that are to be ignored
-                words = multiplier | (noise >> 31 << 31), shift | (noise >> 6 << 6)
-                self.scales.send({"word": word} for word in words)
-        order = [(i, j) for j in lefts for i in tops] if by_columns else [(i, j) for i in tops for j in lefts]
-        for number, (top, left) in enumerate(order):
-            right = min(left + tile_n, layer.n)
-            frees = by_columns or right == layer.n
-            self.send_tile(top, left, right, frees, number == len(order) - 1)
+        for rows in order.parameter_rows():
+            for scale in zip(layer.multipliers[rows], layer.shifts[rows], strict=True):
+                self.scales.send({"word": word} for word in scale)
+        tiles = finished_tiles(order)
+        for number, (i, j, frees) in enumerate(tiles):
+            left = j * self.tile_n
+            right = min(left + self.tile_n, layer.n)
+            self.send_tile(i * self.tile_m, left, right, frees, number == len(tiles) - 1)
 
     def send_tile(self, top: int, left: int, right: int, frees: bool, last: bool) -> None:
         bottom = min(top + self.tile_m, self.layer.m)
@@ -128,23 +125,25 @@ class Bench:
             ends = got["last_of_row"], got["last_of_tile"], got["last"]
             assert (got["values"][: got["count"]], *ends) == expected
         assert self.scales.idle and self.table.idle and self.results.idle
+        assert self.dut.bad_scale.value == 0
         self.stop()
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @cocotb.parametrize(
     stalls=[*((s, s, s, s) for s in STALLS), (0.9, 0, 0, 0), (0, 0.8, 0.2, 0.2), (0, 0, 0, 0.9)],
-    by_columns=[False, True],
+    dataflow=DATAFLOWS,
 )
-async def requantizes_layers(dut: Any, stalls: tuple[float, ...], by_columns: bool) -> None:
+async def requantizes_layers(dut: Any, stalls: tuple[float, ...], dataflow: Dataflow) -> None:
     """One to three tiles each way, each layer with other settings, a reset between them."""
     await start(dut, component(parameters()))
-    rng = random.Random(f"{cocotb.RANDOM_SEED} {stalls} {by_columns}")
-    tile_m, width = parameters()["tile_m"], parameters()["sums"]
-    shapes = [(1, 1), (tile_m, 2 * width), (2 * tile_m + 1, 4 * width + 1), (3 * tile_m - 1, 2 * width - 1)]
+    rng = random.Random(f"{cocotb.RANDOM_SEED} {stalls} {dataflow}")
+    tile_m, tile_n, width = (parameters()[name] for name in ("tile_m", "tile_n", "sums"))
+    shapes = [(1, 1), (2 * tile_m + 1, 2 * tile_n + 1), (3 * tile_m - 1, 2 * width - 1)]
     for number, (m, n) in enumerate(shapes):
-        layer = Layer(rng, m, n, relu=rng.getrandbits(1), rounding=rng.randrange(3), use_table=number % 2)
-        await Bench(dut, layer, tile_n=2 * width, by_columns=by_columns, stalls=stalls).finish()
+        use_table = number == rng.randrange(3)
+        layer = Layer(rng, m, n, relu=rng.getrandbits(1), rounding=rng.randrange(3), use_table=use_table)
+        await Bench(dut, layer, dataflow, block=rng.randint(1, 3), stalls=stalls).finish()
         await reset(dut)
 
 
@@ -155,7 +154,7 @@ async def rounds_and_clips(dut: Any, relu: int, use_table: int, rounding: int) -
     rng = random.Random(f"{cocotb.RANDOM_SEED} {relu} {use_table} {rounding}")
     for zero_out in (0, 255, rng.randrange(1, 255)):
         settings = {"relu": relu, "use_table": use_table, "rounding": rounding, "zero_out": zero_out}
-        await Bench(dut, Layer(rng, 30, 16, **settings), tile_n=16).finish()
+        await Bench(dut, Layer(rng, 30, 16, **settings)).finish()
         await reset(dut)
 
 
@@ -170,7 +169,7 @@ async def is_exact_at_the_corners(dut: Any) -> None:
         half = (1 << shift - 1) // max(1, multiplier)  # exact for powers of two
         ties = [n * half - below for n in (1, -1, 3, -3) for below in (0, 1)]
         layer.sums[row][: len(SUMS) + len(ties)] = [*SUMS, *(max(LOW, min(HIGH, tie)) for tie in ties)]
-    await Bench(dut, layer, tile_n=16).finish()
+    await Bench(dut, layer).finish()
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -180,7 +179,7 @@ async def takes_a_beat_a_cycle(dut: Any, use_table: int) -> None:
     await start(dut, component(parameters()))
     p = parameters()
     layer = Layer(random.Random(cocotb.RANDOM_SEED), 2 * p["tile_m"], 8 * p["sums"], use_table=use_table)
-    bench = Bench(dut, layer, tile_n=layer.n)
+    bench = Bench(dut, layer)
     while bench.results.sent < 1:
         await FallingEdge(dut.clk)
     refused = bench.results.refused
@@ -191,7 +190,7 @@ async def takes_a_beat_a_cycle(dut: Any, use_table: int) -> None:
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def has_the_latency_that_it_documents(dut: Any) -> None:
     await start(dut, component(parameters()))
-    bench = Bench(dut, Layer(random.Random(cocotb.RANDOM_SEED), 1, 1), tile_n=1, stalls=(0, 0, 1.0, 0))
+    bench = Bench(dut, Layer(random.Random(cocotb.RANDOM_SEED), 1, 1), stalls=(0, 0, 1.0, 0))
     await ClockCycles(dut.clk, 10)
     bench.results.stall = 0.0
     await FallingEdge(dut.clk)
@@ -205,7 +204,7 @@ async def waits_for_scales_and_table(dut: Any) -> None:
     await start(dut, component(parameters()))
     p = parameters()
     layer = Layer(random.Random(cocotb.RANDOM_SEED), p["tile_m"], 16 * p["sums"], use_table=1)
-    bench = Bench(dut, layer, tile_n=layer.n, stalls=(0, 0, 0, 1.0))
+    bench = Bench(dut, layer, stalls=(0, 0, 0, 1.0))
     held = {source: [source.queue.pop()] for source in (bench.scales, bench.table)}
     for source in held:
         await ClockCycles(dut.clk, 300)
@@ -218,16 +217,17 @@ async def waits_for_scales_and_table(dut: Any) -> None:
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-async def goes_on_after_an_illegal_shift(dut: Any) -> None:
-    """The value is undefined, but it comes, and its neighbours are right."""
+async def goes_on_after_an_illegal_scale(dut: Any) -> None:
+    """It is reported, and the value is undefined; but that comes, and its neighbours are right."""
     await start(dut, component(parameters()))
-    for shift in (0, 63):
+    for word, value in ((3, 0), (3, 63), (2, 1 << 31)):
         layer = Layer(random.Random(cocotb.RANDOM_SEED), 3, 1)
-        bench = Bench(dut, layer, tile_n=1)
-        bench.scales.queue[3] = shift
+        bench = Bench(dut, layer)
+        bench.scales.queue[word] = value
         await quiet(dut, bench.values, expected=[3])
         got = [beat["values"][0] for beat in bench.values.received]
         assert [got[0], got[2]] == [bench.golden[0][0], bench.golden[2][0]]
+        assert dut.bad_scale.value == 1
         bench.stop()
         await reset(dut)
 
@@ -240,7 +240,7 @@ async def forgets_a_layer_at_reset(dut: Any) -> None:
     p = parameters()
     for stall in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0):
         layer = Layer(rng, 2 * p["tile_m"] + 1, 2 * p["sums"] - 1, use_table=rng.getrandbits(1))
-        bench = Bench(dut, layer, tile_n=p["sums"], by_columns=True, stalls=[stall] * 4)
+        bench = Bench(dut, layer, Dataflow.INPUT_STATIONARY, block=2, stalls=[stall] * 4)
         if stall:
             await ClockCycles(dut.clk, rng.randrange(5, 400 if layer.use_table else 50))
             bench.stop()
