@@ -74,7 +74,8 @@ def accelerator(config: AcceleratorConfig) -> Accelerator:
 def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
     sources = [
-        files("sliceforge.gen") / name for name in ("config.py", "dataflow.py", "errors.py", "registers.py", "verilog.py")
+        files("sliceforge.gen") / name
+        for name in ("config.py", "dataflow.py", "errors.py", "registers.py", "verilog.py")
     ]
     sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]

@@ -190,8 +190,7 @@ class TileLoader(wiring.Component):
             nest.next.eq(self.loaded),
             reached.eq(spanned + nest.positions.length),
             region_ends.eq(
-                window_ends
-                | (in_parts & ((reached >= self.span) | (nest.tile_ends & nest.chunks.last)))
+                window_ends | (in_parts & ((reached >= self.span) | (nest.tile_ends & nest.chunks.last)))
             ),
         ]
         with m.If(self.loaded):

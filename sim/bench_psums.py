@@ -65,7 +65,8 @@ def _spilled(config: AcceleratorConfig, m: int, k: int, dataflow: Dataflow, grou
     found = plans(config, m, k, TOKENS, dataflow=dataflow, chunk=CHUNK, psum_group=group)
     sizes = [schedule for schedule in found if not schedule.psums_resident and schedule.block <= 8]
     return min(
-        sizes, key=lambda s: (not s.weights_resident, not s.activations_resident, not s.blocks_share, -s.block)
+        sizes,
+        key=lambda s: (not s.weights_resident, not s.activations_resident, not s.blocks_share, -s.block),
     )
 
 
@@ -116,7 +117,9 @@ def _moved_psums(image: LayerImage, layer: QuantizedLayer) -> int:
     others = loads["weights"].dram + loads["activations"].dram
     # Parameters are read a row of tiles at a time, in whole beats of the bus; all are aligned here.
     words = sum(rows.stop - rows.start for rows in s.parameter_rows())
-    others += -(-4 * words // bus_bytes) * bus_bytes + -(-image.exponent_words.nbytes // bus_bytes) * bus_bytes
+    others += (
+        -(-4 * words // bus_bytes) * bus_bytes + -(-image.exponent_words.nbytes // bus_bytes) * bus_bytes
+    )
     return counters["BYTES_READ"] + counters["BYTES_WRITTEN"] - others - 128 - image.output_bytes
 
 

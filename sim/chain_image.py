@@ -84,7 +84,12 @@ def _naming_layer(i: int) -> Iterator[None]:
 
 
 def _plan(
-    layer: ChainLayer, follows: bool, n: int, flow: Dataflow | None, chunk: int | None, config: AcceleratorConfig
+    layer: ChainLayer,
+    follows: bool,
+    n: int,
+    flow: Dataflow | None,
+    chunk: int | None,
+    config: AcceleratorConfig,
 ) -> Schedule:
     m, k = layer.weights.shape
     size = min(k, (layer.psum_chunk or 32) if layer.psum_group else (chunk or k))
@@ -93,9 +98,7 @@ def _plan(
         if size < k and size % config.tile_m:
             raise ValueError(f"chunk must be a multiple of tile_m = {config.tile_m}, or K = {k}, not {size}")
         parts = {"k_tile": chain_k_tile(config), "span": config.tile_m}
-    return plan(
-        config, m, k, n, dataflow=flow, chunk=size, psum_group=layer.psum_group or 0, **parts
-    )
+    return plan(config, m, k, n, dataflow=flow, chunk=size, psum_group=layer.psum_group or 0, **parts)
 
 
 def _pack(

@@ -60,7 +60,9 @@ def run_core(image: LayerImage, *, progress: Progress | None = None) -> CoreRun:
     with _Simulation(build_core(config)) as simulation:
         simulation.inputs(
             layers=_layer(image),
-            weights=_beats(image.weights, image.weights_length, schedule.weight_loads, config.load_beat_bytes),
+            weights=_beats(
+                image.weights, image.weights_length, schedule.weight_loads, config.load_beat_bytes
+            ),
             activations=_beats(
                 image.activations, image.activations_length, schedule.activation_loads, config.load_beat_bytes
             ),
@@ -118,9 +120,7 @@ def _exponents(image: LayerImage) -> Words:
     return words
 
 
-def _beats(
-    regions: npt.NDArray[np.uint8], length: int, loads: tuple[int, int], beat_bytes: int
-) -> Words:
+def _beats(regions: npt.NDArray[np.uint8], length: int, loads: tuple[int, int], beat_bytes: int) -> Words:
     """Payloads of a load stream: the beats of each region without its header, ``loads`` = (rounds over all regions,
     passes over each), and ``last`` above them at the end of each pass.
     """

@@ -120,8 +120,7 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
     last_length = allocate(4)
     inputs_end = end
     outputs = [
-        requantized[i] if i in requantized else allocate(image.output_bytes)
-        for i, image in enumerate(images)
+        requantized[i] if i in requantized else allocate(image.output_bytes) for i, image in enumerate(images)
     ]
     # One layer runs at a time, so that all may keep their partial sums in the same place.
     psums = allocate(max(image.psum_bytes for image in images))

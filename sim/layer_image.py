@@ -402,9 +402,7 @@ def unpack_layer(read: ReadMemory, address: int, config: AcceleratorConfig) -> U
     )
 
 
-def read_output(
-    read: ReadMemory, address: int, length: int, image: LayerImage
-) -> npt.NDArray[np.uint8]:
+def read_output(read: ReadMemory, address: int, length: int, image: LayerImage) -> npt.NDArray[np.uint8]:
     """The requantized results (M, N) of a layer from its regions at ``address``, the first of ``length`` load beats;
     without the bits that the next layer's lo_bits drop. ValueError for a malformed region or image.
     """
@@ -453,7 +451,10 @@ def _read_operand(
             rest = _unpack_tile(rest, slices[:, schedule.k_slices[kt], tile], config.load_ways, dense, layout)
         if len(rest):
             raise ValueError(f"region must end with its last image, not {len(rest)} beats later")
-        address, length = address + (stride or size), int.from_bytes(beats[0, :_LENGTH_BYTES].tobytes(), "little")
+        address, length = (
+            address + (stride or size),
+            int.from_bytes(beats[0, :_LENGTH_BYTES].tobytes(), "little"),
+        )
         number += 1
     if number != len(regions):
         raise ValueError(f"operand must have {len(regions)} regions, not {number}")

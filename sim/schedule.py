@@ -349,8 +349,16 @@ def plan(
         schedule
         for flow in flows
         for schedule in plans(
-            config, m, k, n, dataflow=flow, chunk=chunk, psum_group=psum_group, resident=resident,
-            k_tile=k_tile, span=span,
+            config,
+            m,
+            k,
+            n,
+            dataflow=flow,
+            chunk=chunk,
+            psum_group=psum_group,
+            resident=resident,
+            k_tile=k_tile,
+            span=span,
         )  # fmt: skip
     ]
 
