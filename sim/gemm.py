@@ -62,12 +62,13 @@ def gemm(
     weights (M, K), activations (K, N), bias (M,): integers; see `aqs_gemm`. config: a configuration or a
     preset's name. engine: ``golden`` (numpy) or ``rtl`` (the generated Verilog in simulation, compared
     with golden). psum_chunk: positions along K a step, after which partial sums leave the array; tile_k by
-    default, without psum_group K. psum_exponents: one integer or one a step. dataflow: output, weight or input stationary
-    (``os``, ``ws``, ``is``), or ``auto``: the one with the least estimated traffic to DRAM. For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in
-    each direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to
-    this file. progress: called with the share done, 0..1, from time to time.
-    Returns ``.output`` int64 (M, N) and ``.report`` (interface.md). Raises TypeError or ValueError for an
-    illegal argument, MismatchError where the RTL differs from golden, RuntimeError where it stops.
+    default, without psum_group K. psum_exponents: one integer or one a step. dataflow: output, weight or
+    input stationary (``os``, ``ws``, ``is``), or ``auto``: the one with the least estimated traffic to DRAM.
+    For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in each
+    direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to this
+    file. progress: called with the share done, 0..1, from time to time. Returns ``.output`` int64 (M, N) and
+    ``.report`` (interface.md). Raises TypeError or ValueError for an illegal argument, MismatchError where
+    the RTL differs from golden, RuntimeError where it stops.
     """
     machine = AcceleratorConfig.preset(config) if isinstance(config, str) else config
     if not isinstance(machine, AcceleratorConfig):
@@ -131,7 +132,8 @@ def gemm(
     facts["cycle_bound"] = bound = -(-done // machine.operators)
     facts["speedup_bound"] = full / done
     rtl_alone = (
-        "dataflow", "dataflow_estimates", "schedule", "accesses", "speedup_over_dense", "memory_latency", "memory_bandwidth",
+        "dataflow", "dataflow_estimates", "schedule", "accesses", "speedup_over_dense", "memory_latency",
+        "memory_bandwidth",
         "dram_bytes_least", "counters",
     )  # fmt: skip
     facts |= dict.fromkeys(rtl_alone)
@@ -151,7 +153,9 @@ def _run(
     waveform: Trace | None,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Runs the layer on the RTL, compares, and returns what the report has of it. dense: cycles of a dense machine."""
+    """Runs the layer on the RTL, compares, and returns what the report has of it. dense: cycles of a dense
+    machine.
+    """
     run = run_layer(image, memory=memory, trace=waveform, progress=progress)
     _compare(run.system.outputs[0], golden, "RTL")
     counters, schedule = run.system.counters, image.schedule
@@ -190,7 +194,10 @@ def _run(
 def _estimates(image: LayerImage) -> dict[str, int]:
     """Estimated bytes over the bus of the best schedule of each loop order."""
     s, estimates = image.schedule, {}
-    sizes = {"weight_bytes": image.weights.nbytes, "activation_bytes": image.activations.nbytes}
+    sizes: dict[str, Any] = {
+        "weight_bytes": image.weights.nbytes,
+        "activation_bytes": image.activations.nbytes,
+    }
     for name, flow in DATAFLOWS.items():
         if flow is not None:
             best = plan(

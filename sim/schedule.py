@@ -359,7 +359,7 @@ def plan(
             resident=resident,
             k_tile=k_tile,
             span=span,
-        )  # fmt: skip
+        )
     ]
 
     def cost(schedule: Schedule) -> tuple[int, ...]:
@@ -373,8 +373,8 @@ def plan(
             full[0] if weight_bytes is None else weight_bytes,
             full[1] if activation_bytes is None else activation_bytes,
         )
-        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing happens;
-        # and in a large block partial sums have time to come back from memory.
+        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing
+        # happens; and in a large block partial sums have time to come back from memory.
         size = schedule.block if schedule.psums_resident else -schedule.block
         return dram_bytes(traffic), schedule.dataflow.value, schedule.block == 1, size
 
