@@ -83,8 +83,9 @@ def gemm(
         raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
     chunk = w.shape[1] if psum_group is None else machine.tile_k
     if psum_chunk is not None:
+        if psum_group is None and dataflow == "os":
+            raise ValueError(f"psum_chunk must come with psum_group, not alone as {psum_chunk!r}")
         chunk = checks.integer("psum_chunk", psum_chunk, 1)
-    chunk = min(chunk, w.shape[1])
     exponents: list[int] = []
     if psum_group is None:
         if psum_exponents is not None:
