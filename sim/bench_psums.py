@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from sliceforge.gen.cli import progress_bar
+from sliceforge.gen.cli_parts import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import DESCRIPTOR_BYTES
 from sliceforge.sim.apsq import apsq_gemm, psum_tiles
 from sliceforge.sim.calibrate import psum_quality, tile_exponents
 from sliceforge.sim.cells import cell_counts
-from sliceforge.sim.chain import feed_forward, run_chain
-from sliceforge.sim.chain_image import pack_chain
+from sliceforge.sim.chain import feed_forward
+from sliceforge.sim.chain_rtl import chain_rtl, with_apsq
 from sliceforge.sim.core_engine import run_core
 from sliceforge.sim.gemm import DATAFLOWS, MismatchError, folded_bias
 from sliceforge.sim.golden import aqs_gemm
@@ -25,7 +25,6 @@ from sliceforge.sim.minilm import linear_layer
 from sliceforge.sim.quantize import QuantizedLayer, quantize_layer
 from sliceforge.sim.rtl import run_layers
 from sliceforge.sim.schedule import Schedule, plan, plans
-from sliceforge.sim.slices import sliced_activations
 from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
 
 __all__ = ["apsq_cells", "chains", "dataflows", "lost_cycles", "psum_bytes", "psum_errors"]
@@ -253,40 +252,18 @@ def _name(schedule: Schedule) -> str:
 
 def chains(preset: str = "panacea") -> list[dict[str, Any]]:
     """The feed-forward block of MiniLM's layer 3 from one descriptor list, GELU in the post-processing unit,
-    in each loop order; compared with the golden chain."""
+    in each loop order, with partial sums of 32 bits and with APSQ; compared with the golden chain."""
     config, rows = AcceleratorConfig.preset(preset), []
     layers, activations = feed_forward(3, tokens=TOKENS)
-    golden = run_chain(layers, activations)
-    work, x = [], activations
-    for layer, output in zip(layers, golden, strict=True):
-        work.append(
-            count_work(
-                kept_weight_vectors(layer.weights, 7, config.vector),
-                kept_activation_vectors(x, layer.zero_point, layer.lo_bits, config.vector),
-                7,
-            ).done
-        )
-        x = output
-    bound = -(-sum(work) // config.operators)
-    for flow, dataflow in FLOWS.items():
-        images = pack_chain(layers, activations, config=config, dataflow=dataflow, chunk=CHUNK)
-        with progress_bar(f"rtl on {preset}") as progress:
-            result = run_layers(images, progress=progress)
-        hidden = layers[0].output
-        assert hidden is not None
-        expected = [sliced_activations(golden[0], hidden.next_lo_bits), golden[1]]
-        if not all(np.array_equal(*pair) for pair in zip(result.outputs, expected, strict=True)):
-            raise MismatchError(f"RTL and golden chain differ, dataflow {flow}")
-        counters = result.counters
-        rows.append(
-            {
-                "dataflow": flow,
-                "layers": result.layers_done,
-                "cycle_bound": bound,
-                "total_cycles": counters["CYCLES"],
-                "utilization_total": bound / counters["CYCLES"],
-                "bytes_read": counters["BYTES_READ"],
-                "bytes_written": counters["BYTES_WRITTEN"],
-            }
-        )
+    kinds = {0: layers, 1: with_apsq(layers, activations, group=1, chunk=CHUNK)}
+    for flow in FLOWS:
+        for group, chain in kinds.items():
+            with progress_bar(f"rtl on {preset}") as progress:
+                run = chain_rtl(
+                    chain, activations, config=config, dataflow=flow, chunk=CHUNK, progress=progress
+                )
+            figures = (
+                "cycle_bound", "total_cycles", "utilization_total", "dram_bytes_read", "dram_bytes_written"
+            )  # fmt: skip
+            rows.append({"dataflow": flow, "group": group, **{name: run.report[name] for name in figures}})
     return rows

@@ -20,7 +20,7 @@ from sliceforge.sim.schedule import dram_bytes, plan
 from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 
-__all__ = ["DATAFLOWS", "ENGINES", "MismatchError", "folded_bias", "gemm"]
+__all__ = ["DATAFLOWS", "ENGINES", "MismatchError", "compare", "folded_bias", "gemm"]
 
 ENGINES = ("golden", "rtl")
 DATAFLOWS: dict[str, Dataflow | None] = {
@@ -158,11 +158,11 @@ def _run(
     machine.
     """
     run = run_layer(image, memory=memory, trace=waveform, progress=progress)
-    _compare(run.system.outputs[0], golden, "RTL")
+    compare(run.system.outputs[0], golden, "RTL")
     counters, schedule = run.system.counters, image.schedule
     cycles = counters["ARRAY_CYCLES"]
     if run.core is not None:
-        _compare(run.core.output, golden, "RTL of the core alone")
+        compare(run.core.output, golden, "RTL of the core alone")
         cycles = run.core.cycles
     traffic = schedule.traffic(image.weights.nbytes, image.activations.nbytes)
     return {
@@ -252,7 +252,8 @@ def _engine_options(
     return chosen, Trace(Path(trace), first, cycles["trace_to"])
 
 
-def _compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64], what: str) -> None:
+def compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64], what: str) -> None:
+    """MismatchError that names the first element in which ``rtl`` and ``golden`` (M, N) differ."""
     different = np.argwhere(rtl != golden)
     if len(different):
         row, column = (int(index) for index in different[0])

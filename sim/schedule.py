@@ -17,6 +17,12 @@ __all__ = ["Schedule", "Traffic", "dram_bytes", "plan", "plans"]
 
 _MOST_BLOCKS = 64  # sizes of a block that are tried
 
+_NAMES = {
+    Dataflow.OUTPUT_STATIONARY: "os",
+    Dataflow.WEIGHT_STATIONARY: "ws",
+    Dataflow.INPUT_STATIONARY: "is",
+}
+
 Images = list[tuple[int, int]]
 
 
@@ -380,8 +386,9 @@ def plan(
 
     if not found:
         raise ValueError(
-            f"dataflow must be one that fits the machine's memories for M, K, N = {m}, {k}, {n}, "
-            f"not {', '.join(flow.name for flow in flows)}"
+            f"dataflow must be one whose tiles fit the machine's memories, which {_NAMES[flows[0]]} does not "
+            f"for "
+            f"M = {m}, K = {k}, N = {n}"
         )
     return min(found, key=cost)
 
