@@ -186,12 +186,15 @@ class ImageWriter(wiring.Component):
         offers, leaves, last_part = Signal(), Signal(), Signal()
         load_beat = Signal(load_bits)
         all_ended = Signal()
+        address, beats = Signal.like(self.jobs.p.address), Signal.like(self.jobs.p.beats)
         m.d.comb += [
             all_ended.eq(Cat(way.ended for way in ways).all()),
             load_beat.eq(Cat(Mux(way.granules.valid, way.granules.payload, 0) for way in ways)),
             leaves.eq(self.beats.valid & self.beats.ready),
-            self.jobs.p.address.eq(tile.address + (region << _log2(load_bits // 8))),
-            self.jobs.p.beats.eq(length << _log2(parts)),
+            # The whole payload at once: Verilog's `always @*` would never run for a constant `is_psum` alone.
+            self.jobs.payload.as_value().eq(Cat(address, beats)),
+            address.eq(tile.address + (region << _log2(load_bits // 8))),
+            beats.eq(length << _log2(parts)),
             self.beats.p.strobes.eq(-1),
         ]
         if parts == 1:
@@ -230,8 +233,8 @@ class ImageWriter(wiring.Component):
             with m.State("LENGTH_JOB"):
                 m.d.comb += [
                     self.jobs.valid.eq(1),
-                    self.jobs.p.address.eq(tile.length_address),
-                    self.jobs.p.beats.eq(1),
+                    address.eq(tile.length_address),
+                    beats.eq(1),
                 ]
                 with m.If(self.jobs.ready):
                     m.next = "LENGTH"
