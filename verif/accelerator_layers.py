@@ -1,0 +1,389 @@
+"""Layers for the accelerator's bench: random ones of all dataflows, with and without partial sums of 8 bits,
+some of which feed the next; each with its golden result.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import cocotb
+import numpy as np
+import numpy.typing as npt
+
+from sliceforge.gen import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.sim.chain import ChainLayer, Requantize, requantized, run_chain
+from sliceforge.sim.chain_image import pack_chain
+from sliceforge.sim.images import activation_images
+from sliceforge.sim.layer_image import LayerImage, pack_layer
+from sliceforge.sim.operands import random_operands
+from sliceforge.sim.rle import kept_with_fillers
+from sliceforge.sim.schedule import Schedule, plans
+from sliceforge.sim.work import kept_activation_vectors, kept_weight_vectors
+
+__all__ = [
+    "STEPS", "GoldenLayer", "cut_layer", "linked_layers", "make_chain", "random_queue", "small_layer", "step_class",
+]  # fmt: skip
+
+Array = npt.NDArray[Any]
+
+STEPS: dict[int, tuple[str, ...]] = {
+    0: ("1", "more"),
+    1: ("1", "> group"),
+    2: ("1", "= group", "> group"),
+    3: ("1", "< group", "= group", "> group"),
+    4: ("1", "< group", "= group", "> group"),
+}
+"""Classes of the number of K-chunks, for each group size of APSQ, 0 without APSQ."""
+
+
+def step_class(group: int, steps: int) -> str:
+    """Of `STEPS`."""
+    if steps == 1 or group == 0:
+        return "1" if steps == 1 else "more"
+    return "< group" if steps < group else "= group" if steps == group else "> group"
+
+
+@dataclass(frozen=True, eq=False)
+class GoldenLayer:
+    """A packed layer, ``inputs`` (K, N) before slicing, and its golden ``result`` (M, N): of 32 bits, or of 8 if
+    it is requantized. ``producer``: the layer before, if that one's results are its inputs.
+    """
+
+    operands: ChainLayer
+    image: LayerImage
+    inputs: Array
+    result: Array
+    producer: GoldenLayer | None
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.image.schedule
+
+    @property
+    def config(self) -> AcceleratorConfig:
+        return self.schedule.config
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.schedule.m, self.schedule.k, self.schedule.n
+
+    def products(self) -> int:
+        """Outer products that the array issues: with fillers, and on the grid padded to whole tiles."""
+        c, s, layer = self.config, self.schedule, self.operands
+        kept = (
+            kept_weight_vectors(layer.weights, layer.weight_bits, c.vector),
+            kept_activation_vectors(self.inputs, layer.zero_point, layer.lo_bits, c.vector),
+        )
+        slices = (layer.weight_bits - 1) // 3
+        total = 0
+        for part in s.k_slices:
+            weight, activation = (
+                kept_with_fillers(k[:, part], c.tile_k, c.run_bits).sum(axis=0) for k in kept
+            )
+            weight_steps = s.rows * c.pea_count * max(1, slices - 1) + weight * (slices > 1)
+            total += int(weight_steps @ (s.columns * c.lanes + activation))
+        return total
+
+    @cached_property
+    def output_regions(self) -> list[list[Array]]:
+        """The tile images in each region that the layer writes, in the order of memory."""
+        output, s, c = self.image.output, self.schedule, self.config
+        assert output is not None
+        return [
+            activation_images(
+                self.result[i * c.tile_m : (i + 1) * c.tile_m, j * c.tile_n : (j + 1) * c.tile_n],
+                zero_point=output.frequent << output.lo_bits, lo_bits=output.lo_bits, config=c,
+                k_tile=output.k_tile,
+            ).images[0]
+            for first in range(0, s.rows, output.group)
+            for j in range(s.columns)
+            for i in range(first, min(s.rows, first + output.group))
+        ]  # fmt: skip
+
+    def region_beats(self, operand: str) -> list[int]:
+        """Load beats of each region of "weights" or "activations" that it reads, without the headers."""
+        if operand == "activations" and self.producer is not None:
+            return [sum(map(len, region)) for region in self.producer.output_regions]
+        data = self.image.weights if operand == "weights" else self.image.activations
+        length = self.image.weights_length if operand == "weights" else self.image.activations_length
+        beats, lengths = data.reshape(-1, self.config.load_beat_bytes), []
+        while length:
+            lengths.append(length - 1)
+            following = int.from_bytes(beats[0, :4].tobytes(), "little")
+            beats, length = beats[length:], following
+        return lengths
+
+    def loads(self, operand: str) -> int:
+        """How often each region is read."""
+        s = self.schedule
+        return math.prod(s.weight_loads if operand == "weights" else s.activation_loads)
+
+
+def make_chain(
+    rng: random.Random,
+    config: AcceleratorConfig,
+    operands: list[ChainLayer],
+    x: Array,
+    *,
+    flows: list[Dataflow],
+    chunk: int | None = None,
+    resident: bool | None = True,
+    spilled: bool | None = None,
+) -> list[GoldenLayer]:
+    """The layers of a chain, each with a random schedule of its dataflow.
+
+    chunk: of layers without APSQ. resident: operands stay on chip as far as possible (True), are loaded again
+    wherever that is possible, or either. spilled: partial sums are kept in memory, on chip, or either. ValueError
+    for what the machine cannot run.
+    """
+    results = run_chain(operands, x)
+    layers: list[GoldenLayer] = []
+    images = pack_chain(operands, x, config=config, dataflow=flows, chunk=chunk)
+    for link, image, result, inputs in zip(operands, images, results, [x, *results[:-1]], strict=True):
+        s = image.schedule
+        may_load = rng.random() < 0.5 if resident is None else resident
+        found = [
+            other
+            for other in plans(
+                config, s.m, s.k, s.n, dataflow=s.dataflow, chunk=s.chunk, psum_group=s.psum_group,
+                k_tile=s.k_tile, span=s.span, resident=may_load,
+            )
+            if spilled is None or s.steps == 1 or other.psums_resident != spilled
+        ]  # fmt: skip
+        if not found:
+            raise ValueError("no schedule")
+        packed = pack_layer(
+            link.weights, None if layers else x, image.bias, zero_point=link.zero_point,
+            weight_bits=link.weight_bits, lo_bits=link.lo_bits, config=config,
+            schedule=found[0] if resident and spilled is None else rng.choice(found),
+            psum_exponents=link.psum_exponents, activations_stride=image.activations_stride, output=image.output,
+        )  # fmt: skip
+        layers.append(GoldenLayer(link, packed, inputs, result, layers[-1] if layers else None))
+    return layers
+
+
+def _numbers(rng: random.Random) -> np.random.Generator:
+    return np.random.default_rng(rng.getrandbits(64))
+
+
+def _requantize(
+    rng: random.Random, layer: ChainLayer, x: Array, next_zero_point: int, next_lo_bits: int
+) -> Requantize:
+    """Scales that spread the results over the 8 bits."""
+    y = run_chain([layer], x)[-1]
+    numbers, m = _numbers(rng), len(layer.weights)
+    shift = min(62, max(1, round(math.log2(1.5 * (1 << 30) * max(1.0, float(y.std())) / 40))))
+    rows = m if rng.random() < 0.5 else None
+    return Requantize(
+        numbers.integers(1 << 30, 1 << 31, rows),
+        np.minimum(62, shift + numbers.integers(0, 2, rows)),
+        rng.choice([0, 255, next_zero_point, next_zero_point, rng.randrange(256)]),
+        rng.random() < 0.5,
+        next_lo_bits,
+        numbers.integers(0, 256, 256).astype(np.uint8) if rng.random() < 0.3 else None,
+    )
+
+
+def _operands(
+    rng: random.Random,
+    config: AcceleratorConfig,
+    shape: tuple[int, int, int],
+    *,
+    weight_bits: int,
+    lo_bits: int,
+    zero_point: int,
+    weight_sparsity: float,
+    activation_sparsity: float,
+    group: int,
+    chunk: int | None,
+) -> tuple[ChainLayer, Array]:
+    """A layer, and activations in case it is the first."""
+    numbers = _numbers(rng)
+    weights, x = random_operands(
+        numbers, shape, vector=config.vector, weight_bits=weight_bits, lo_bits=lo_bits, zero_point=zero_point,
+        weight_sparsity=weight_sparsity, activation_sparsity=activation_sparsity,
+    )  # fmt: skip
+    psums: dict[str, Any] = {}
+    if group:
+        chunk = min(shape[1], chunk or shape[1])
+        exponents = numbers.integers(0, 12, -(-shape[1] // chunk))
+        psums = {"psum_group": group, "psum_chunk": chunk, "psum_exponents": exponents}
+    bias = numbers.integers(-(1 << 20), 1 << 20, shape[0]) >> rng.choice([0, 10])
+    return ChainLayer(weights, zero_point, bias, lo_bits, weight_bits, **psums), x
+
+
+def small_layer(
+    rng: random.Random, config: AcceleratorConfig, shape: Any = None, **settings: Any
+) -> GoldenLayer:
+    """A layer of a few tiles, (M, K, N) all different unless ``shape`` says otherwise.
+
+    settings: of the operands as in `random_operands`; ``flow``, ``group``, ``chunk``; ``requantize``; ``resident``,
+    ``spilled`` as of `make_chain`.
+    """
+    chosen = {
+        "weight_bits": 4, "lo_bits": 4, "zero_point": 128, "weight_sparsity": 0.5, "activation_sparsity": 0.5,
+        "group": 0, "chunk": None,
+    }  # fmt: skip
+    chosen |= {name: settings[name] for name in chosen if name in settings}
+    flow, resident, spilled = (
+        settings.get(name, usual)
+        for name, usual in (("flow", Dataflow.OUTPUT_STATIONARY), ("resident", True), ("spilled", None))
+    )
+    shape = shape or (config.tile_m + 1, min(config.max_k, config.tile_k + 3), config.tile_n + 2)
+    layer, x = _operands(rng, config, shape, **chosen)
+    if settings.get("requantize"):
+        layer = replace(layer, output=_requantize(rng, layer, x, rng.randrange(256), rng.choice([4, 5, 6])))
+    return make_chain(
+        rng, config, [layer], x, flows=[flow], chunk=chosen["chunk"], resident=resident, spilled=spilled
+    )[0]
+
+
+def cut_layer(rng: random.Random, config: AcceleratorConfig, **settings: Any) -> GoldenLayer:
+    """A small layer of three K-chunks, of any dataflow, with and without APSQ, whose partial sums are spilled."""
+    chosen: dict[str, Any] = {
+        "shape": (config.tile_m + 1, 13, config.tile_n + 2), "chunk": 5, "flow": rng.choice(list(Dataflow)),
+        "group": rng.randrange(5), "spilled": True,
+    }  # fmt: skip
+    return small_layer(rng, config, **{**chosen, **settings})
+
+
+def linked_layers(rng: random.Random, config: AcceleratorConfig) -> list[GoldenLayer]:
+    """Two small layers with spilled partial sums, of any dataflow; the first one's results feed the second."""
+    m, n = 2 * config.tile_m + 1, config.tile_n + 2
+    while True:
+        sizes = dict.fromkeys(("weight_sparsity", "activation_sparsity"), 0.5)
+        flows = [rng.choice(list(Dataflow)) for _ in range(2)]
+        formats = [
+            {"weight_bits": 4, "zero_point": rng.randrange(256), "lo_bits": rng.choice([4, 5, 6]), "chunk": chunk,
+             "group": rng.randrange(5)} for chunk in (config.tile_m, config.tile_m)
+        ]  # fmt: skip
+        first, x = _operands(rng, config, (m, config.tile_m + 5, n), **sizes, **formats[0])
+        second, _ = _operands(rng, config, (config.tile_m + 2, m, n), **sizes, **formats[1])
+        output = _requantize(rng, first, x, second.zero_point, second.lo_bits)
+        try:
+            return make_chain(
+                rng, config, [replace(first, output=output), second], x, flows=flows, chunk=config.tile_m,
+                resident=None, spilled=True,
+            )  # fmt: skip
+        except ValueError:  # too much for the machine's memories
+            continue
+
+
+# Random ones.
+
+Kind = tuple[Dataflow, int, str]
+_MOST_WORK = 2500  # cycles of the array for all layers of a chain
+
+
+@cache
+def _deck() -> list[Kind]:
+    """Combinations that are still to come; all tests of a run draw from it."""
+    return []
+
+
+def _draw(rng: random.Random) -> Kind:
+    deck = _deck()
+    if not deck:
+        deck += [(flow, group, steps) for flow in Dataflow for group in STEPS for steps in STEPS[group]]
+        random.Random(f"deck {cocotb.RANDOM_SEED} {rng.random()}").shuffle(deck)
+    return deck.pop()
+
+
+def random_queue(rng: random.Random, config: AcceleratorConfig, count: int) -> list[GoldenLayer]:
+    """Chains of layers of sizes around the tile, each with settings of its own, and of bounded work."""
+    layers: list[GoldenLayer] = []
+    while len(layers) < count:
+        kinds = [_draw(rng) for _ in range(rng.randint(1, min(3, count - len(layers))))]
+        found = _try_chain(rng, config, kinds)
+        if found is None:  # too much for the machine's memories: each for itself
+            alone = [_try_chain(rng, config, [kind]) for kind in kinds]
+            assert all(alone), f"no layers {kinds} for {config}"
+            found = [layer for chain in alone if chain for layer in chain]
+        layers += found
+    return layers
+
+
+def _try_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kind]) -> list[GoldenLayer] | None:
+    for _ in range(40):
+        try:
+            found = _random_chain(rng, config, kinds)
+        except ValueError:  # the machine cannot run it, or its sums may pass 32 bits
+            continue
+        if sum(layer.products() for layer in found) <= _MOST_WORK * config.operators:
+            return found
+    return None
+
+
+def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kind]) -> list[GoldenLayer]:
+    chained = len(kinds) > 1
+    chunk = config.tile_m if chained else rng.randint(1, config.tile_k + 3)  # without APSQ
+    sizes = [_steps(rng, config, kind, chunk, follows=i > 0, chained=chained) for i, kind in enumerate(kinds)]
+    cut = (0, "more") in {kind[1:] for kind in kinds}
+    last_m = rng.choice(_around(config.tile_m))
+    n = rng.choice(_around(config.tile_n))
+    lo_bits = [rng.choice([4, 5, 6]) for _ in range(len(kinds) + 1)]
+    operands: list[ChainLayer] = []
+    x: Array | None = None
+    current: Array = np.zeros(0)
+    for i, (kind, (k, own_chunk)) in enumerate(zip(kinds, sizes, strict=True)):
+        top = (256 >> lo_bits[i]) - 1
+        frequent = rng.choice([0, top, rng.randint(0, top)]) << lo_bits[i]
+        m = sizes[i + 1][0] if i + 1 < len(kinds) else last_m
+        zero_point = rng.choice([frequent, frequent + (1 << lo_bits[i]) - 1])
+        if operands:
+            assert operands[-1].output is not None
+            zero_point = rng.choice([zero_point, operands[-1].output.zero_point_out])
+        layer, given = _operands(
+            rng, config, (m, k, n),
+            weight_bits=rng.choice([bits for bits in (4, 7, 10) if bits <= config.max_weight_bits]),
+            lo_bits=lo_bits[i],
+            zero_point=zero_point,
+            weight_sparsity=rng.choice([0.0, 0.5, 0.97, 1.0]),
+            activation_sparsity=rng.choice([0.0, 0.5, 0.97, 1.0]),
+            group=kind[1], chunk=own_chunk,
+        )  # fmt: skip
+        if x is None:
+            x = current = given
+        if i + 1 < len(kinds) or rng.random() < 0.3:
+            layer = replace(
+                layer, output=_requantize(rng, layer, current, rng.randrange(256), lo_bits[i + 1])
+            )
+        operands.append(layer)
+        current = run_chain([layer], current)[-1]
+    assert x is not None
+    flows = [kind[0] for kind in kinds]
+    spilled = rng.random() < 0.5
+    return make_chain(
+        rng, config, operands, x, flows=flows, chunk=chunk if cut else None, resident=None, spilled=spilled
+    )
+
+
+def _steps(
+    rng: random.Random, config: AcceleratorConfig, kind: Kind, chunk: int, *, follows: bool, chained: bool
+) -> tuple[int, int | None]:
+    """(K, chunk of APSQ) of a layer of this kind."""
+    _, group, class_ = kind
+    own = chunk
+    if group:
+        own = config.tile_m * rng.choice([1, 1, 2]) if follows else rng.randint(1, config.tile_k + 3)
+    steps = {
+        "1": 1,
+        "< group": rng.randint(2, max(2, group - 1)),
+        "= group": group,
+        "> group": rng.randint(group + 1, 2 * group + 1),
+        "more": rng.randint(2, 5),
+    }[class_]
+    if class_ == "1":
+        limit = own if group or chained else 5 * config.tile_k
+        return rng.choice([size for size in (1, limit, rng.randint(1, limit)) if size <= config.max_k]), own
+    k = (steps - 1) * own + rng.choice([1, own, rng.randint(1, own)])
+    return min(k, config.max_k), own
+
+
+def _around(tile: int) -> list[int]:
+    return [1, max(1, tile - 1), tile, tile + 1, 2 * tile + 3, 7, 13]
