@@ -1,4 +1,4 @@
-"""Tests of `bench_accelerator`: descriptors, regions and parameters that are wrong, and what must become of them."""
+"""Tests of `bench_accelerator`: wrong descriptors, regions and parameters are refused with their codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Wrong = list[tuple[dict[str, int], ErrorCode]]
 def illegal_descriptors(placed: Placed, config: Any) -> Wrong:
     """Fields that make a descriptor illegal, each with its code."""
     wide = placed.fields
-    m, k, n = placed.layer.shape
+    _, k, n = placed.layer.shape
     cases: dict[str, list[dict[str, int]]] = {
         "FORMAT": [{"FORMAT": value} for value in (0, 1, 3, 0x82, 0xFF)],
         "SHAPE": [
@@ -44,7 +44,7 @@ def illegal_descriptors(placed: Placed, config: Any) -> Wrong:
             *({name: 0} for name in ("BLOCK", "K_CHUNK", "K_TILE", "ACTIVATIONS_SPAN")),
             {"K_CHUNK": k + 1},
             {"K_TILE": config.tile_k + 1},
-            *({"PSUM_GROUP": group} for group in (5, 6, 7)),
+            *({"PSUM_GROUP": group, "EXPONENT_WORDS": 1} for group in (5, 6, 7)),
         ],
         "REUSE": [
             {"DATAFLOW": 1, "WEIGHTS_RESIDENT": 0, "BLOCK": 1},
@@ -174,8 +174,8 @@ async def stops_at_malformed_regions(dut: Any, operand: str) -> None:
 
 
 class Malformed:
-    """A way to spoil an operand: ``kind`` of error, ``settings`` of the layer, ``spoil(placed, rng)``; and other
-    dataflows in which it can be met."""
+    """A way to spoil an operand: ``kind`` of error, ``settings`` of the layer, ``spoil(placed, rng)``; other
+    ``flows`` in which it can be met."""
 
     def __init__(self, kind: str, spoil: Any, flows: tuple[Dataflow, ...] = (), **settings: Any) -> None:
         self.kind, self.spoil, self.flows, self.settings = kind, spoil, flows, settings
@@ -270,8 +270,8 @@ def malformed(config: Any, operand: str) -> list[Malformed]:
 
 @cocotb.test()
 async def stops_at_a_chain_of_wrong_lengths(dut: Any) -> None:
-    """A layer whose activations another one wrote: lengths that are not those of the images, from the descriptor
-    or a region's header."""
+    """A layer whose activations another one wrote: lengths that are not those of the images, in the
+    descriptor or in a region's header."""
     system = await System.start(dut)
     rng = seeded("chains")
     memory, put = system.memory, system.memory.put
@@ -342,7 +342,7 @@ async def stops_at_partial_sums_without_room(dut: Any) -> None:
 
 @cocotb.test()
 async def stops_at_illegal_scales(dut: Any) -> None:
-    """A multiplier of more than 31 bits, a shift of 0 or more than 62; in the first, a middle, the last row."""
+    """A multiplier of more than 31 bits, a shift of 0 or more than 62; in any row."""
     system = await System.start(dut)
     rng = seeded("scales")
     for word, value in ((1, 1 << 31), (1, (1 << 32) - 1), (2, 0), (2, 63), (2, 64), (2, 255), (2, 1 << 31)):

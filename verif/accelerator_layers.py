@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
-from sliceforge.sim.chain import ChainLayer, Requantize, requantized, run_chain
+from sliceforge.sim.chain import ChainLayer, Requantize, run_chain
 from sliceforge.sim.chain_image import pack_chain
 from sliceforge.sim.images import activation_images
 from sliceforge.sim.layer_image import LayerImage, pack_layer
@@ -26,7 +27,8 @@ from sliceforge.sim.schedule import Schedule, plans
 from sliceforge.sim.work import kept_activation_vectors, kept_weight_vectors
 
 __all__ = [
-    "STEPS", "GoldenLayer", "cut_layer", "linked_layers", "make_chain", "random_queue", "small_layer", "step_class",
+    "STEPS", "GoldenLayer", "cut_layer", "linked_layers", "make_chain", "random_queue", "small_layer",
+    "step_class",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -50,8 +52,8 @@ def step_class(group: int, steps: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class GoldenLayer:
-    """A packed layer, ``inputs`` (K, N) before slicing, and its golden ``result`` (M, N): of 32 bits, or of 8 if
-    it is requantized. ``producer``: the layer before, if that one's results are its inputs.
+    """A packed layer, ``inputs`` (K, N) before slicing, and its golden ``result`` (M, N): of 32 bits, or of 8
+    if it is requantized. ``producer``: the layer before, if that one's results are its inputs.
     """
 
     operands: ChainLayer
@@ -133,18 +135,21 @@ def make_chain(
     flows: list[Dataflow],
     chunk: int | None = None,
     resident: bool | None = True,
-    spilled: bool | None = None,
+    spilled: Sequence[bool | None] = (),
 ) -> list[GoldenLayer]:
     """The layers of a chain, each with a random schedule of its dataflow.
 
     chunk: of layers without APSQ. resident: operands stay on chip as far as possible (True), are loaded again
-    wherever that is possible, or either. spilled: partial sums are kept in memory, on chip, or either. ValueError
-    for what the machine cannot run.
+    wherever that is possible, or either. spilled: each layer's partial sums are kept in memory, on chip, or
+    either. ValueError for what the machine cannot run.
     """
     results = run_chain(operands, x)
     layers: list[GoldenLayer] = []
     images = pack_chain(operands, x, config=config, dataflow=flows, chunk=chunk)
-    for link, image, result, inputs in zip(operands, images, results, [x, *results[:-1]], strict=True):
+    places = [*spilled, *[None] * (len(operands) - len(spilled))]
+    for link, image, result, inputs, spills in zip(
+        operands, images, results, [x, *results[:-1]], places, strict=True
+    ):
         s = image.schedule
         may_load = rng.random() < 0.5 if resident is None else resident
         found = [
@@ -153,15 +158,16 @@ def make_chain(
                 config, s.m, s.k, s.n, dataflow=s.dataflow, chunk=s.chunk, psum_group=s.psum_group,
                 k_tile=s.k_tile, span=s.span, resident=may_load,
             )
-            if spilled is None or s.steps == 1 or other.psums_resident != spilled
+            if spills is None or s.steps == 1 or other.psums_resident != spills
         ]  # fmt: skip
         if not found:
             raise ValueError("no schedule")
         packed = pack_layer(
             link.weights, None if layers else x, image.bias, zero_point=link.zero_point,
             weight_bits=link.weight_bits, lo_bits=link.lo_bits, config=config,
-            schedule=found[0] if resident and spilled is None else rng.choice(found),
-            psum_exponents=link.psum_exponents, activations_stride=image.activations_stride, output=image.output,
+            schedule=found[0] if resident and spills is None else rng.choice(found),
+            psum_exponents=link.psum_exponents, activations_stride=image.activations_stride,
+            output=image.output,
         )  # fmt: skip
         layers.append(GoldenLayer(link, packed, inputs, result, layers[-1] if layers else None))
     return layers
@@ -222,8 +228,8 @@ def small_layer(
 ) -> GoldenLayer:
     """A layer of a few tiles, (M, K, N) all different unless ``shape`` says otherwise.
 
-    settings: of the operands as in `random_operands`; ``flow``, ``group``, ``chunk``; ``requantize``; ``resident``,
-    ``spilled`` as of `make_chain`.
+    settings: of the operands as in `random_operands`; ``flow``, ``group``, ``chunk``; ``requantize``;
+    ``resident``, ``spilled`` as of `make_chain`.
     """
     chosen = {
         "weight_bits": 4, "lo_bits": 4, "zero_point": 128, "weight_sparsity": 0.5, "activation_sparsity": 0.5,
@@ -239,12 +245,12 @@ def small_layer(
     if settings.get("requantize"):
         layer = replace(layer, output=_requantize(rng, layer, x, rng.randrange(256), rng.choice([4, 5, 6])))
     return make_chain(
-        rng, config, [layer], x, flows=[flow], chunk=chosen["chunk"], resident=resident, spilled=spilled
+        rng, config, [layer], x, flows=[flow], chunk=chosen["chunk"], resident=resident, spilled=[spilled]
     )[0]
 
 
 def cut_layer(rng: random.Random, config: AcceleratorConfig, **settings: Any) -> GoldenLayer:
-    """A small layer of three K-chunks, of any dataflow, with and without APSQ, whose partial sums are spilled."""
+    """A small layer of three K-chunks, of any dataflow, with or without APSQ, with spilled partial sums."""
     chosen: dict[str, Any] = {
         "shape": (config.tile_m + 1, 13, config.tile_n + 2), "chunk": 5, "flow": rng.choice(list(Dataflow)),
         "group": rng.randrange(5), "spilled": True,
@@ -252,31 +258,36 @@ def cut_layer(rng: random.Random, config: AcceleratorConfig, **settings: Any) ->
     return small_layer(rng, config, **{**chosen, **settings})
 
 
-def linked_layers(rng: random.Random, config: AcceleratorConfig) -> list[GoldenLayer]:
-    """Two small layers with spilled partial sums, of any dataflow; the first one's results feed the second."""
-    m, n = 2 * config.tile_m + 1, config.tile_n + 2
-    while True:
+def linked_layers(
+    rng: random.Random, config: AcceleratorConfig, flows: Sequence[Dataflow] = ()
+) -> list[GoldenLayer]:
+    """Two small layers with spilled partial sums, of any dataflow; the first one feeds the second."""
+    m = 2 * config.tile_m + 1
+    for attempt in range(100):
+        n = config.tile_n + (2 if attempt < 4 else -1)  # else the second one's activations may not fit
         sizes = dict.fromkeys(("weight_sparsity", "activation_sparsity"), 0.5)
-        flows = [rng.choice(list(Dataflow)) for _ in range(2)]
+        chosen = list(flows) or [rng.choice(list(Dataflow)) for _ in range(2)]
         formats = [
-            {"weight_bits": 4, "zero_point": rng.randrange(256), "lo_bits": rng.choice([4, 5, 6]), "chunk": chunk,
-             "group": rng.randrange(5)} for chunk in (config.tile_m, config.tile_m)
+            {"weight_bits": 4, "zero_point": rng.randrange(256), "lo_bits": rng.choice([4, 5, 6]),
+             "chunk": config.tile_m, "group": rng.randrange(5)} for _ in range(2)
         ]  # fmt: skip
         first, x = _operands(rng, config, (m, config.tile_m + 5, n), **sizes, **formats[0])
         second, _ = _operands(rng, config, (config.tile_m + 2, m, n), **sizes, **formats[1])
         output = _requantize(rng, first, x, second.zero_point, second.lo_bits)
         try:
             return make_chain(
-                rng, config, [replace(first, output=output), second], x, flows=flows, chunk=config.tile_m,
-                resident=None, spilled=True,
+                rng, config, [replace(first, output=output), second], x, flows=chosen, chunk=config.tile_m,
+                resident=None, spilled=[True, True],
             )  # fmt: skip
         except ValueError:  # too much for the machine's memories
             continue
+    raise AssertionError(f"no linked layers for {config}")
 
 
 # Random ones.
 
-Kind = tuple[Dataflow, int, str]
+Kind = tuple[Dataflow, int, str, bool | None]
+"""Dataflow, group size, class of steps, and whether the partial sums are spilled."""
 _MOST_WORK = 2500  # cycles of the array for all layers of a chain
 
 
@@ -289,7 +300,13 @@ def _deck() -> list[Kind]:
 def _draw(rng: random.Random) -> Kind:
     deck = _deck()
     if not deck:
-        deck += [(flow, group, steps) for flow in Dataflow for group in STEPS for steps in STEPS[group]]
+        deck += [
+            (flow, group, steps, spilled)
+            for flow in Dataflow
+            for group in STEPS
+            for steps in STEPS[group]
+            for spilled in ((None,) if steps == "1" else (False, True))
+        ]
         random.Random(f"deck {cocotb.RANDOM_SEED} {rng.random()}").shuffle(deck)
     return deck.pop()
 
@@ -323,7 +340,7 @@ def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kin
     chained = len(kinds) > 1
     chunk = config.tile_m if chained else rng.randint(1, config.tile_k + 3)  # without APSQ
     sizes = [_steps(rng, config, kind, chunk, follows=i > 0, chained=chained) for i, kind in enumerate(kinds)]
-    cut = (0, "more") in {kind[1:] for kind in kinds}
+    cut = (0, "more") in {kind[1:3] for kind in kinds}
     last_m = rng.choice(_around(config.tile_m))
     n = rng.choice(_around(config.tile_n))
     lo_bits = [rng.choice([4, 5, 6]) for _ in range(len(kinds) + 1)]
@@ -356,18 +373,17 @@ def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kin
         operands.append(layer)
         current = run_chain([layer], current)[-1]
     assert x is not None
-    flows = [kind[0] for kind in kinds]
-    spilled = rng.random() < 0.5
     return make_chain(
-        rng, config, operands, x, flows=flows, chunk=chunk if cut else None, resident=None, spilled=spilled
-    )
+        rng, config, operands, x, flows=[kind[0] for kind in kinds], chunk=chunk if cut else None,
+        resident=None, spilled=[kind[3] for kind in kinds],
+    )  # fmt: skip
 
 
 def _steps(
     rng: random.Random, config: AcceleratorConfig, kind: Kind, chunk: int, *, follows: bool, chained: bool
 ) -> tuple[int, int | None]:
     """(K, chunk of APSQ) of a layer of this kind."""
-    _, group, class_ = kind
+    _, group, class_, _ = kind
     own = chunk
     if group:
         own = config.tile_m * rng.choice([1, 1, 2]) if follows else rng.randint(1, config.tile_k + 3)

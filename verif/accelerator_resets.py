@@ -9,17 +9,16 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from sliceforge.verif.accelerator_coverage import STATES, sample_reset, sample_soft_reset
+from sliceforge.verif.accelerator_layers import cut_layer, linked_layers
 from sliceforge.verif.accelerator_system import System
 from sliceforge.verif.axi import Fault
-from sliceforge.verif.accelerator_layers import cut_layer, linked_layers
 from sliceforge.verif.placement import Placed, long, place_layers, seeded
 
 SOFT_RESET = 2
 
 
 def chain(rng: random.Random, system: System) -> list[Placed]:
-    """Layers that load again and again, keep partial sums in memory and feed each other, so that reads and writes go
-    on side by side."""
+    """Layers that keep partial sums in memory and feed each other: reads and writes go on side by side."""
     return place_layers(rng, linked_layers(rng, system.config))
 
 

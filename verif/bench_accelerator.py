@@ -2,8 +2,8 @@
 cocotbext-axi that pause at random, a protocol checker on both.
 
 After each run all of memory is compared, results with the golden model of chains (sim/chain.py) and the tile
-images that it implies; and all counters whose values follow from the layers. `MODULES` hold the tests of errors
-and of resets.
+images that it implies; and all counters whose values follow from the layers. `MODULES` hold the tests of
+errors and of resets.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import COUNTERS, REGISTER_SPACE, Access
 from sliceforge.sim.driver import BusError
 from sliceforge.sim.slices import sliced_activations
 from sliceforge.verif.accelerator_coverage import sample_run
-from sliceforge.verif.accelerator_layers import cut_layer, random_queue, small_layer
+from sliceforge.verif.accelerator_layers import cut_layer, linked_layers, random_queue, small_layer
 from sliceforge.verif.accelerator_system import System, component
 from sliceforge.verif.placement import MEMORY_BYTES, long, place_layers, seeded
 
@@ -53,8 +54,23 @@ async def random_layers(dut: Any, pauses: float) -> None:
     """Chains of layers of sizes around the tile, each with settings of its own, at any address."""
     system = await System.start(dut, pauses=pauses)
     rng = seeded("layers", pauses)
-    for _ in range(long(14, 60)):
+    for _ in range(long(12, 60)):
         placed = place_layers(rng, random_queue(rng, system.config, rng.choice([1, 1, 2, 3])))
+        await system.run(placed)
+        sample_run(placed)
+    await system.finish()
+
+
+@cocotb.test()
+async def dataflows_feed_each_other(dut: Any) -> None:
+    """Layers of each dataflow with the results of a layer of each, back to back."""
+    system = await System.start(dut, pauses=0.1)
+    rng = seeded("feeds")
+    for first in Dataflow:
+        placed = place_layers(
+            rng,
+            [layer for second in Dataflow for layer in linked_layers(rng, system.config, [first, second])],
+        )
         await system.run(placed)
         sample_run(placed)
     await system.finish()
@@ -263,8 +279,8 @@ async def addresses_at_the_end_of_the_space(dut: Any) -> None:
     system = await System.start(dut)
     rng = seeded("end of the space")
     c = system.config
-    for what in ("WEIGHTS_ADDRESS", "ACTIVATIONS_ADDRESS", "PARAMETERS_ADDRESS", "OUTPUT_ADDRESS", "PSUM_ADDRESS",
-                 "descriptor"):  # fmt: skip
+    names = ("WEIGHTS", "ACTIVATIONS", "PARAMETERS", "OUTPUT", "PSUM")
+    for what in (*(f"{name}_ADDRESS" for name in names), "descriptor"):
         for requantize in (False, True):
             layer = cut_layer(rng, c, requantize=requantize)
             await system.run(place_layers(rng, [layer], memory_bytes=MEMORY_BYTES // 2, top=what))

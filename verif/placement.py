@@ -1,4 +1,4 @@
-"""Layers in memory for the accelerator's bench: where everything lies, what is read and written, how often."""
+"""Layers in memory for the accelerator's bench: where everything lies, what is read and written."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Placed:
             yield at + size * rows.start, size * (rows.stop - rows.start)
 
     def _psums(self) -> tuple[list[Span], list[Span]]:
-        """Reads and writes of partial sums: tile t of a block, at position g of its group, lies at slot t * group + g;
-        a group's head needs all of the group before, the last chunk what there is of its own."""
+        """Reads and writes of partial sums: tile t of a block, at position g of its group, lies in place
+        t * group + g; a group's head needs all of the group before, the last chunk the rest of its own."""
         s, c = self.layer.schedule, self.layer.config
         reads: list[Span] = []
         writes: list[Span] = []
@@ -120,7 +120,7 @@ class Placed:
         return reads, writes
 
     def output(self) -> list[tuple[int, bytes]]:
-        """Results as they are written, job by job, with their addresses: rows of a tile; or images and lengths."""
+        """Results as they are written, job by job, with their addresses: rows of a tile, or images, lengths."""
         f, s, c = self.fields, self.layer.schedule, self.layer.config
         first, stride = f["OUTPUT_ADDRESS"], f["OUTPUT_STRIDE"]
         if self.layer.image.output is None:
@@ -173,8 +173,8 @@ def place_layers(
 ) -> list[Placed]:
     """Layers as a queue, everything at random legal addresses of the whole space, in random order.
 
-    Some rows of results, regions and parameters lie across 4 KiB. memory_bytes: of the memory to use. top: this
-    of the last layer ("descriptor" or an address of the descriptor) ends where the address space does.
+    Some of it lies across 4 KiB. memory_bytes: of the memory to use. top: this of the last layer, "descriptor"
+    or an address of the descriptor, ends where the address space does.
     """
     config = layers[0].config
     load = config.load_beat_bytes
