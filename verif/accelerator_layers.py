@@ -339,8 +339,8 @@ def _try_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kind])
 def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kind]) -> list[GoldenLayer]:
     chained = len(kinds) > 1
     chunk = config.tile_m if chained else rng.randint(1, config.tile_k + 3)  # without APSQ
-    sizes = [_steps(rng, config, kind, chunk, follows=i > 0, chained=chained) for i, kind in enumerate(kinds)]
-    cut = (0, "more") in {kind[1:3] for kind in kinds}
+    cut = chained and (0, "more") in {kind[1:3] for kind in kinds}
+    sizes = [_steps(rng, config, kind, chunk, follows=i > 0, cut=cut) for i, kind in enumerate(kinds)]
     last_m = rng.choice(_around(config.tile_m))
     n = rng.choice(_around(config.tile_n))
     lo_bits = [rng.choice([4, 5, 6]) for _ in range(len(kinds) + 1)]
@@ -374,13 +374,13 @@ def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kin
         current = run_chain([layer], current)[-1]
     assert x is not None
     return make_chain(
-        rng, config, operands, x, flows=[kind[0] for kind in kinds], chunk=chunk if cut else None,
+        rng, config, operands, x, flows=[kind[0] for kind in kinds], chunk=chunk if (0, "more") in {kind[1:3] for kind in kinds} else None,
         resident=None, spilled=[kind[3] for kind in kinds],
     )  # fmt: skip
 
 
 def _steps(
-    rng: random.Random, config: AcceleratorConfig, kind: Kind, chunk: int, *, follows: bool, chained: bool
+    rng: random.Random, config: AcceleratorConfig, kind: Kind, chunk: int, *, follows: bool, cut: bool
 ) -> tuple[int, int | None]:
     """(K, chunk of APSQ) of a layer of this kind."""
     _, group, class_, _ = kind
@@ -395,8 +395,9 @@ def _steps(
         "more": rng.randint(2, 5),
     }[class_]
     if class_ == "1":
-        limit = own if group or chained else 5 * config.tile_k
-        return rng.choice([size for size in (1, limit, rng.randint(1, limit)) if size <= config.max_k]), own
+        limit = chunk if cut and not group else config.max_k
+        k = rng.choice([size for size in [*_around(config.tile_k), 5 * config.tile_k + 1] if size <= limit])
+        return k, k
     k = (steps - 1) * own + rng.choice([1, own, rng.randint(1, own)])
     return min(k, config.max_k), own
 

@@ -120,7 +120,7 @@ class Placed:
         return reads, writes
 
     def output(self) -> list[tuple[int, bytes]]:
-        """Results as they are written, job by job, with their addresses: rows of a tile, or images, lengths."""
+        """Results as they are written, job by job, with addresses: rows of a tile, or images and lengths."""
         f, s, c = self.fields, self.layer.schedule, self.layer.config
         first, stride = f["OUTPUT_ADDRESS"], f["OUTPUT_STRIDE"]
         if self.layer.image.output is None:
@@ -173,8 +173,8 @@ def place_layers(
 ) -> list[Placed]:
     """Layers as a queue, everything at random legal addresses of the whole space, in random order.
 
-    Some of it lies across 4 KiB. memory_bytes: of the memory to use. top: this of the last layer, "descriptor"
-    or an address of the descriptor, ends where the address space does.
+    Some of it lies across 4 KiB. memory_bytes: of the memory to use. top: this of the last layer, an
+    address of the descriptor or "descriptor", ends where the address space does.
     """
     config = layers[0].config
     load = config.load_beat_bytes
