@@ -292,30 +292,33 @@ _MOST_WORK = 2500  # cycles of the array for all layers of a chain
 
 
 @cache
-def _deck() -> list[Kind]:
-    """Combinations that are still to come; all tests of a run draw from it."""
-    return []
+def _decks() -> dict[str, list[Any]]:
+    """What is still to come, by its name; all tests of a run draw from it, so that all comes soon."""
+    return {}
 
 
-def _draw(rng: random.Random) -> Kind:
-    deck = _deck()
+def _draw(rng: random.Random, name: str, all_: Sequence[Any]) -> Any:
+    deck = _decks().setdefault(name, [])
     if not deck:
-        deck += [
-            (flow, group, steps, spilled)
-            for flow in Dataflow
-            for group in STEPS
-            for steps in STEPS[group]
-            for spilled in ((None,) if steps == "1" else (False, True))
-        ]
+        deck += all_
         random.Random(f"deck {cocotb.RANDOM_SEED} {rng.random()}").shuffle(deck)
     return deck.pop()
+
+
+_KINDS: list[Kind] = [
+    (flow, group, steps, spilled)
+    for flow in Dataflow
+    for group in STEPS
+    for steps in STEPS[group]
+    for spilled in ((None,) if steps == "1" else (False, True))
+]
 
 
 def random_queue(rng: random.Random, config: AcceleratorConfig, count: int) -> list[GoldenLayer]:
     """Chains of layers of sizes around the tile, each with settings of its own, and of bounded work."""
     layers: list[GoldenLayer] = []
     while len(layers) < count:
-        kinds = [_draw(rng) for _ in range(rng.randint(1, min(3, count - len(layers))))]
+        kinds = [_draw(rng, "kind", _KINDS) for _ in range(rng.randint(1, min(3, count - len(layers))))]
         found = _try_chain(rng, config, kinds)
         if found is None:  # too much for the machine's memories: each for itself
             alone = [_try_chain(rng, config, [kind]) for kind in kinds]
@@ -341,8 +344,8 @@ def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kin
     chunk = config.tile_m if chained else rng.randint(1, config.tile_k + 3)  # without APSQ
     cut = chained and (0, "more") in {kind[1:3] for kind in kinds}
     sizes = [_steps(rng, config, kind, chunk, follows=i > 0, cut=cut) for i, kind in enumerate(kinds)]
-    last_m = rng.choice(_around(config.tile_m))
-    n = rng.choice(_around(config.tile_n))
+    last_m = _draw(rng, "M", _around(config.tile_m))
+    n = _draw(rng, "N", _around(config.tile_n))
     lo_bits = [rng.choice([4, 5, 6]) for _ in range(len(kinds) + 1)]
     operands: list[ChainLayer] = []
     x: Array | None = None
@@ -373,9 +376,11 @@ def _random_chain(rng: random.Random, config: AcceleratorConfig, kinds: list[Kin
         operands.append(layer)
         current = run_chain([layer], current)[-1]
     assert x is not None
+    flows, places = ([kind[i] for kind in kinds] for i in (0, 3))
+    if (0, "more") not in {kind[1:3] for kind in kinds}:
+        chunk = config.max_k
     return make_chain(
-        rng, config, operands, x, flows=[kind[0] for kind in kinds], chunk=chunk if (0, "more") in {kind[1:3] for kind in kinds} else None,
-        resident=None, spilled=[kind[3] for kind in kinds],
+        rng, config, operands, x, flows=flows, chunk=chunk, resident=None, spilled=places
     )  # fmt: skip
 
 
@@ -395,8 +400,9 @@ def _steps(
         "more": rng.randint(2, 5),
     }[class_]
     if class_ == "1":
-        limit = chunk if cut and not group else config.max_k
-        k = rng.choice([size for size in [*_around(config.tile_k), 5 * config.tile_k + 1] if size <= limit])
+        k = rng.randint(1, chunk)  # if others of the chain are cut into chunks
+        if group or not cut:
+            k = min(config.max_k, _draw(rng, "K", [*_around(config.tile_k), 5 * config.tile_k + 1]))
         return k, k
     k = (steps - 1) * own + rng.choice([1, own, rng.randint(1, own)])
     return min(k, config.max_k), own
