@@ -1,5 +1,5 @@
-"""Layers for the accelerator's bench: random ones of all dataflows, with and without partial sums of 8 bits,
-some of which feed the next; each with its golden result.
+"""Layers for tests of the whole accelerator: random ones of all dataflows, with and without APSQ, some of which
+feed the next; each with its golden result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-import cocotb
 import numpy as np
 import numpy.typing as npt
 
@@ -293,7 +292,7 @@ _MOST_WORK = 2500  # cycles of the array for all layers of a chain
 
 @cache
 def _decks() -> dict[str, list[Any]]:
-    """What is still to come, by its name; all tests of a run draw from it, so that all comes soon."""
+    """What is still to come, by its name: all tests of a run draw from it, so that all comes soon."""
     return {}
 
 
@@ -301,7 +300,7 @@ def _draw(rng: random.Random, name: str, all_: Sequence[Any]) -> Any:
     deck = _decks().setdefault(name, [])
     if not deck:
         deck += all_
-        random.Random(f"deck {cocotb.RANDOM_SEED} {rng.random()}").shuffle(deck)
+        rng.shuffle(deck)
     return deck.pop()
 
 
