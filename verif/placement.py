@@ -243,7 +243,7 @@ def _addresses(
             page = (at | 4095) + 1
             at = max(at, page - rng.randint(1, max(1, min(size, 96) // alignment)) * alignment)
         if (i, what) == top:
-            at = (1 << config.address_bits) - size
+            at = ((1 << config.address_bits) - size) // alignment * alignment
         else:
             end = at + size
             at += MEMORY_BYTES * rng.randrange((1 << config.address_bits) // MEMORY_BYTES)
