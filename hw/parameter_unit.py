@@ -1,4 +1,4 @@
-"""Parameter unit: fetches what a layer has besides tensors: activation table, exponents, biases and scales."""
+"""Parameter unit: fetches what a layer has besides tensors: table, exponents, biases and scales."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
@@ -33,12 +33,12 @@ class ParameterUnit(wiring.Component):
 
     1. the activation table, if ``has_table``: TABLE_WORDS words;
     2. ``exponent_words`` words of exponents;
-    3. for each row of the layer its bias, and after it, if ``has_scales``, the two words of its scale. They are
-       sent as often and in the order in which the rows of tiles come (`RowNest`).
+    3. for each row of the layer its bias, and after it, if ``has_scales``, the two words of its scale. They
+       are sent as often and in the order in which the rows of tiles come (`RowNest`).
 
     Parameters
     ----------
-    bus_bits, address_bits, buffer : of the `BurstReader`. ``tile_m``, ``tile_n``, ``k_bits`` : of the `RowNest`.
+    bus_bits, address_bits, buffer : of the `BurstReader`. tile_m, tile_n, k_bits : of the `RowNest`.
 
     Members
     -------
@@ -47,7 +47,8 @@ class ParameterUnit(wiring.Component):
     requests, answer, failed : the reader's.
     table, exponents, biases, scales : stream out; ``last`` on the last word of exponents.
 
-    Latency: that of the `BurstReader`. Throughput: a word a cycle. Flow control: valid/ready.
+    Latency: that of the `BurstReader`. Throughput: a word a cycle. Flow control: valid/ready. Reset: drops
+    everything. Tested range: bus 32..512 bits, tile_m 1..64.
     """
 
     def __init__(self, *, bus_bits, address_bits, buffer, tile_m, tile_n, k_bits):
@@ -88,19 +89,20 @@ class ParameterUnit(wiring.Component):
         # Spans, each a job: what it is, its words, and the word in its first beat.
         span = data.StructLayout({"kind": _Kind, "words": DIM_BITS, "first": index(words)})
         m.submodules.spans = spans = StreamFIFO(span, depth=4)
-        asked, count = Signal(span), Signal(DIM_BITS)
+        kind, count, first = Signal(_Kind), Signal(DIM_BITS), Signal(index(words))
         offers, taken = Signal(), Signal()
         here = Signal(p["address_bits"] + 1)
         block = Signal.like(here)  # where the rows of the block begin
         rows_kind = Signal()
         m.d.comb += [
-            asked.words.eq(count),
-            asked.first.eq(here[2 : 2 + word_bits] if words > 1 else 0),
-            spans.i.payload.eq(asked),
+            first.eq(here[2 : 2 + word_bits] if words > 1 else 0),
+            spans.i.p.kind.eq(kind),
+            spans.i.p.words.eq(count),
+            spans.i.p.first.eq(first),
             spans.i.valid.eq(offers & reader.jobs.ready),
             reader.jobs.valid.eq(offers & spans.i.ready),
             reader.jobs.p.address.eq(here),
-            reader.jobs.p.beats.eq((asked.first + count + (words - 1)) >> word_bits),
+            reader.jobs.p.beats.eq((first + count + (words - 1)) >> word_bits),
             taken.eq(reader.jobs.valid & reader.jobs.ready),
             reader.answer.eq(self.answer),
             self.failed.eq(reader.failed),
@@ -119,23 +121,21 @@ class ParameterUnit(wiring.Component):
                 ("EXPONENTS", self.exponent_words, "ROWS"),
             ):
                 with m.State(name):
-                    m.d.comb += [
-                        asked.kind.eq(_Kind[name]), count.eq(length), offers.eq(count != 0)
-                    ]  # fmt: skip
+                    m.d.comb += [kind.eq(_Kind[name]), count.eq(length), offers.eq(count != 0)]
                     with m.If(taken | (count == 0)):
                         m.d.sync += [here.eq(behind), block.eq(behind)]
                         m.next = following
             with m.State("ROWS"):
                 m.d.comb += [
                     rows_kind.eq(1),
-                    asked.kind.eq(_Kind.ROWS),
+                    kind.eq(_Kind.ROWS),
                     count.eq(nest.rows.length * Mux(self.has_scales, 3, 1)),
                     offers.eq(1),
                 ]
                 with m.If(taken):
                     m.d.sync += here.eq(behind)
                     with m.If(nest.rows.last):
-                        # The next column of the block, the next block, or from the start for the next columns.
+                        # The next column of the block, the next block, or the start for the next columns.
                         m.d.sync += here.eq(block)
                         with m.If((self.loops.dataflow == Dataflow.INPUT_STATIONARY) & nest.columns.last):
                             m.d.sync += [here.eq(behind), block.eq(behind)]
