@@ -18,7 +18,7 @@ from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.axi import window_beats
 from sliceforge.hw.sequencer import Sequencer
-from sliceforge.verif.accelerator_layers import STEPS, step_class
+from sliceforge.verif.accelerator_queues import STEPS, step_class
 from sliceforge.verif.coverage import report_coverage
 from sliceforge.verif.placement import Placed
 from sliceforge.verif.simulation import parameters

@@ -19,13 +19,17 @@ from sliceforge.gen.registers import COUNTERS, REGISTER_SPACE, Access
 from sliceforge.sim.driver import BusError
 from sliceforge.sim.slices import sliced_activations
 from sliceforge.verif.accelerator_coverage import sample_run
-from sliceforge.verif.accelerator_layers import cut_layer, linked_layers, random_queue, small_layer
+from sliceforge.verif.accelerator_layers import cut_layer, linked_layers, small_layer
+from sliceforge.verif.accelerator_queues import random_queue
 from sliceforge.verif.accelerator_system import System, component
 from sliceforge.verif.placement import MEMORY_BYTES, long, place_layers, seeded
 
 __all__ = ["CASES", "MODULES", "VISIBLE", "component"]
 
-MODULES = ["accelerator_errors", "accelerator_illegal", "accelerator_resets", "accelerator_coverage"]
+MODULES = [
+    "accelerator_errors", "accelerator_illegal", "accelerator_malformed", "accelerator_resets",
+    "accelerator_coverage",
+]  # fmt: skip
 """Modules with more tests."""
 VISIBLE = [("sequencer", "state_state"), ("sequencer", "soft_reset")]
 """For the coverage of soft resets."""

@@ -16,7 +16,7 @@ from sliceforge.sim.chain_image import pack_chain
 from sliceforge.sim.layer_image import LayerImage
 from sliceforge.sim.rtl import Memory, run_layers
 from sliceforge.sim.slices import sliced_activations
-from sliceforge.verif.accelerator_layers import random_queue
+from sliceforge.verif.accelerator_queues import random_queue
 
 TINY = AcceleratorConfig.preset("tiny")
 # As in test_rtl.py, so that it is built once.
