@@ -191,8 +191,9 @@ async def forgets_everything_at_reset(dut: Any, phase: str) -> None:
     bench.lingers = 1
     bench.queue = Queue(bench.addresses(3))
     await bench.step(start=1, queue_address=bench.queue.addresses[0])
+    stays = {"layer_ready": 0} if phase == "offer" else {}  # else that phase may end with its first cycle
     while (bench.phase, bench.layer) != (phase, 1 if phase == "close" else 0):
-        await bench.step()
+        await bench.step(**stays)
     await reset(dut)
     again = Surroundings(dut, f"again {phase}")
     for _ in range(10):
