@@ -233,7 +233,7 @@ def small_layer(
 def cut_layer(rng: random.Random, config: AcceleratorConfig, **settings: Any) -> GoldenLayer:
     """A small layer of three K-chunks, of any dataflow, with or without APSQ, with spilled partial sums."""
     chosen: dict[str, Any] = {
-        "shape": (config.tile_m + 1, 13, config.tile_n + 2), "chunk": 5, "flow": rng.choice(list(Dataflow)),
+        "shape": (rng.choice([1, config.tile_m + 1]), 13, config.tile_n + 2), "chunk": 5, "flow": rng.choice(list(Dataflow)),
         "group": rng.randrange(5), "spilled": True,
     }  # fmt: skip
     return small_layer(rng, config, **{**chosen, **settings})
@@ -243,7 +243,7 @@ def linked_layers(
     rng: random.Random, config: AcceleratorConfig, flows: Sequence[Dataflow] = ()
 ) -> list[GoldenLayer]:
     """Two small layers with spilled partial sums, of any dataflow; the first one feeds the second."""
-    m = 2 * config.tile_m + 1
+    m = config.tile_m + 1
     for attempt in range(100):
         n = config.tile_n + (2 if attempt < 4 else -1)  # else the second one's activations may not fit
         sizes = dict.fromkeys(("weight_sparsity", "activation_sparsity"), 0.5)

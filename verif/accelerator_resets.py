@@ -9,7 +9,7 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from sliceforge.verif.accelerator_coverage import STATES, sample_reset, sample_soft_reset
-from sliceforge.verif.accelerator_layers import cut_layer, linked_layers
+from sliceforge.verif.accelerator_layers import cut_layer, linked_layers, small_layer
 from sliceforge.verif.accelerator_system import System
 from sliceforge.verif.axi import Fault
 from sliceforge.verif.placement import Placed, long, place_layers, seeded
@@ -159,7 +159,7 @@ async def soft_reset_ends_a_ring_of_layers(dut: Any) -> None:
     """A layer that names itself as the next one runs again and again, until a soft reset."""
     system = await System.start(dut, pauses=0.1)
     rng = seeded("ring")
-    placed = one(rng, system)
+    placed = place_layers(rng, [small_layer(rng, system.config)])
     placed[0].fields |= {"NEXT": 1, "NEXT_ADDRESS": placed[0].address, "INTERRUPT": 1}
     system.load(placed)
     before = bytearray(system.memory.data)
