@@ -233,8 +233,8 @@ def small_layer(
 def cut_layer(rng: random.Random, config: AcceleratorConfig, **settings: Any) -> GoldenLayer:
     """A small layer of three K-chunks, of any dataflow, with or without APSQ, with spilled partial sums."""
     chosen: dict[str, Any] = {
-        "shape": (rng.choice([1, config.tile_m + 1]), 13, config.tile_n + 2), "chunk": 5, "flow": rng.choice(list(Dataflow)),
-        "group": rng.randrange(5), "spilled": True,
+        "shape": (rng.choice([1, config.tile_m + 1]), 13, config.tile_n + 2), "chunk": 5,
+        "flow": rng.choice(list(Dataflow)), "group": rng.randrange(5), "spilled": True,
     }  # fmt: skip
     return small_layer(rng, config, **{**chosen, **settings})
 

@@ -58,8 +58,8 @@ async def random_layers(dut: Any, pauses: float) -> None:
     """Chains of layers of sizes around the tile, each with settings of its own, at any address."""
     system = await System.start(dut, pauses=pauses)
     rng = seeded("layers", pauses)
-    for _ in range(long(12, 60)):
-        placed = place_layers(rng, random_queue(rng, system.config, rng.choice([1, 1, 2, 3])))
+    for i in range(long(12, 60)):  # with the other tests enough layers for all kinds of them
+        placed = place_layers(rng, random_queue(rng, system.config, (1, 1, 2, 3)[i % 4]))
         await system.run(placed)
         sample_run(placed)
     await system.finish()
