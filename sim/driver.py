@@ -118,7 +118,7 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
     # The header of the last region of requantized results is not written and must be 0: memory that is
     # written.
     requantized = {i: allocate(im.output_bytes) for i, im in enumerate(images) if im.output is not None}
-    last_length = allocate(4)
+    own_lengths = allocate(4 * len(images))
     inputs_end = end
     outputs = [
         requantized[i] if i in requantized else allocate(image.output_bytes) for i, image in enumerate(images)
@@ -132,7 +132,7 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
     # descriptor.
     chained = [following.activations_stride != 0 for following in images[1:]] + [False]
     lengths = [
-        descriptors[i + 1] + ACTIVATIONS_LENGTH_OFFSET if links else last_length
+        descriptors[i + 1] + ACTIVATIONS_LENGTH_OFFSET if links else own_lengths + 4 * i
         for i, links in enumerate(chained)
     ]
     data = bytearray(inputs_end - address)
