@@ -117,7 +117,7 @@ class OutputRegions(wiring.Component):
                         m.next = "IDLE"
 
         tile = self.tiles.p
-        place, before = Signal(len(product) + 1), Signal(p["address_bits"] + 1)
+        place, before = Signal(max(len(product), p["address_bits"]) + 1), Signal(p["address_bits"] + 1)
         m.d.comb += [
             place.eq(self.address + offset),
             before.eq(place - self.stride),

@@ -159,11 +159,10 @@ def _run(
     """
     run = run_layer(image, memory=memory, trace=waveform, progress=progress)
     compare(run.system.outputs[0], golden, "RTL")
-    counters, schedule = run.system.counters, image.schedule
-    cycles = counters["ARRAY_CYCLES"]
     if run.core is not None:
         compare(run.core.output, golden, "RTL of the core alone")
-        cycles = run.core.cycles
+    counters, schedule = run.system.counters, image.schedule
+    cycles = counters["ARRAY_CYCLES"] if run.core is None else run.core.cycles
     traffic = schedule.traffic(image.weights.nbytes, image.activations.nbytes)
     return {
         "dataflow": next(name for name, flow in DATAFLOWS.items() if flow is schedule.dataflow),

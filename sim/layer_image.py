@@ -244,14 +244,15 @@ def descriptor_bytes(
     activations_address: int,
     parameters_address: int,
     output_address: int,
+    output_stride: int | None = None,
     psum_address: int = 0,
     length_address: int = 0,
     next_address: int | None = None,
     interrupt: bool = False,
 ) -> bytes:
-    """The layer's descriptor. output_address: of ``image.output_bytes`` bytes, rows of results without a gap;
-    psum_address: of ``image.psum_bytes`` bytes; length_address: where the length of a requantized layer's
-    first region goes; next_address: of the next layer's,
+    """The layer's descriptor. output_address: of ``image.output_bytes`` bytes; output_stride: from a row of
+    results to the next, None for no gap; psum_address: of ``image.psum_bytes`` bytes; length_address: where
+    the length of a requantized layer's first region goes; next_address: of the next layer's,
     None after the last; interrupt: raise LAYER when this layer is done. ValueError for a value that its field
     cannot hold; whether the machine will accept it is not checked.
     """
@@ -264,6 +265,7 @@ def descriptor_bytes(
             "ACTIVATIONS_ADDRESS": activations_address,
             "PARAMETERS_ADDRESS": parameters_address,
             "OUTPUT_ADDRESS": output_address,
+            **({} if output_stride is None else {"OUTPUT_STRIDE": output_stride}),
             "PSUM_ADDRESS": psum_address,
             "LENGTH_ADDRESS": length_address,
             "NEXT_ADDRESS": next_address or 0,
