@@ -24,6 +24,7 @@ LANES = {"lane 0": 75.0, "lane L−1": 101.0}  # left edges
 PEAS = {"PEA 0": 60.0, "PEA P−1": 38.0}  # lower edges
 LANE_WIDTH, PEA_HEIGHT = 14.0, 17.0
 TOP, BUS, UNITS = 152.0, 130.0, 113.0  # lower edges: system, what talks to the bus, load and store units
+RIGHT = 185.0  # edge of the outer frame
 
 Point = tuple[float, float]
 Colours = tuple[str, str]
@@ -97,11 +98,12 @@ class Drawing:
 def draw_system(d: Drawing) -> None:
     """What the accelerator is connected to, and the frames around it and its core."""
     d.box(3, TOP, 25, 8, "CPU", PLAIN)
-    d.box(34, TOP, 142, 8, "memory: descriptors, tile images, folded biases, results", PLAIN)
-    d.frame(1, 33, 176, 110, ("#fbfbfc", "#b9bcc6"))
+    memory = "memory: descriptors, tile images, parameters, partial sums, results"
+    d.box(34, TOP, RIGHT - 35, 8, memory, PLAIN)
+    d.frame(1, 33, RIGHT - 1, 110, ("#fbfbfc", "#b9bcc6"))
     d.text(122, 140.4, "accelerator", bold=True)
-    d.frame(2.2, 34.2, 173.6, 75.2, ("#f3f4f7", "#b9bcc6"))
-    d.text(122, 105.5, "core", bold=True)
+    d.frame(2.2, 34.2, RIGHT - 3.4, 75.2, ("#f3f4f7", "#b9bcc6"))
+    d.text(67, 102, "core", bold=True)
 
 
 def draw_control(d: Drawing) -> None:
@@ -117,12 +119,12 @@ def draw_control(d: Drawing) -> None:
     d.arrow((15.5, UNITS), (15.5, 106), colour=grey)
     d.box(4, 97, 23, 9, "layer FSM:\nchecks, status", CONTROL)
     d.arrow((15.5, 97), (15.5, 92), colour=grey)
-    d.box(4, 82, 23, 10, "tile controller:\nloops, slots", CONTROL)
+    d.box(4, 82, 23, 10, "tile controller:\ndataflow, slots", CONTROL)
     d.arrow((27, 87), (LANES["lane 0"], 87), colour=grey, dashed=True)
     d.arrow((57.5, 87), (57.5, PEAS["PEA 0"] + 13.5), colour=grey, dashed=True)
     d.dot(57.5, 87, grey)
     d.text(66.5, 89.2, "tiles", colour=grey)
-    d.arrow((15.5, 82), (15.5, 36), (162, 36), (162, PEAS["PEA P−1"]), colour=grey, dashed=True)
+    d.arrow((15.5, 82), (15.5, 36), (166, 36), (166, PEAS["PEA P−1"]), colour=grey, dashed=True)
     d.text(29, 38.2, "output tiles", colour=grey)
 
 
@@ -132,25 +134,26 @@ def draw_reading(d: Drawing) -> None:
     d.arrow((88, BUS + 8), (88, TOP), colour=grey)
     d.arrow((92, TOP), (92, BUS + 8), colour=INK)
     d.text(93.5, 147, "AXI4: AR, R", across="left", size=13.5)
-    d.box(34, BUS, 111, 8, "read arbiter", CONTROL)
+    d.box(34, BUS, 104, 8, "read arbiter", CONTROL)
     for x, width, name, colours in (
-        (34, 18, "descriptor\nunit", CONTROL),
+        (34, 17, "descriptor\nunit", CONTROL),
         (56, 18, "load unit\nweights", WEIGHT),
-        (85, 20, "load unit\nactivations", ACTIVATION),
-        (127, 18, "bias unit", SUM),
+        (80, 20, "load unit\nactivations", ACTIVATION),
+        (103, 16, "parameter\nunit", SUM),
+        (122, 16, "psum\nloader", SUM),
     ):  # fmt: skip
         middle = x + width / 2
         d.box(x, UNITS, width, 9, name, colours)
         d.arrow((middle - 3, UNITS + 9), (middle - 3, BUS), colour=grey)
         d.arrow((middle + 3, BUS), (middle + 3, UNITS + 9), colour=colours[1])
-    d.text(116, 126, "bursts up,\nbeats down", size=13, colour=grey)
+    d.text(77, 126, "bursts up,\nbeats down", size=13, colour=grey)
     d.arrow((34, UNITS + 4.5), (27, UNITS + 4.5), colour=grey)
 
 
 def draw_activations(d: Drawing) -> None:
     line = ACTIVATION[1]
     left, right = LANES["lane 0"], LANES["lane L−1"] + LANE_WIDTH
-    d.arrow((95, UNITS), (95, 105), colour=line)
+    d.arrow((90, UNITS), (90, 105), colour=line)
     d.box(left, 98, right - left, 7, "tile loader", ACTIVATION)
     for name, x in LANES.items():
         middle = x + LANE_WIDTH / 2
@@ -203,23 +206,44 @@ def draw_peas(d: Drawing) -> None:
         d.box(121.5, y + 1, 13, 11.4, "compen-\nsation\nsubtract", SUM, size=13.5)
         d.arrow((134.5, y + 6.7), (141, y + 6.7), colour=line)
         d.box(141, y + 1.7, 12, 10, f"OMEM\n{name.removeprefix('PEA ')}", SUM)
-        d.arrow((153, y + 6.7), (156.5, y + 6.7), colour=line)
+        d.line([(153, y + 6.7), (155.2, y + 6.7), (155.2, 61)], line)
     middle = (PEAS["PEA 0"] + PEAS["PEA P−1"] + PEA_HEIGHT) / 2
     for x in (95.0, 147.0):
         d.text(x, middle, "· · ·", size=20, bold=True, angle=90)
 
 
 def draw_results(d: Drawing) -> None:
+    """The result unit with the way of partial sums, and the write half of the bus."""
     line = SUM[1]
-    low, high = PEAS["PEA P−1"], PEAS["PEA 0"] + PEA_HEIGHT
-    d.arrow((136, UNITS), (136, 92), colour=line)
-    d.box(127, 83, 18, 9, "bias buffer", SUM)
-    d.arrow((145, 87.5), (159, 87.5), (159, high), colour=line)
-    d.box(156.5, low, 11, high - low, "result unit: adds the bias", SUM, rotate=True)
-    d.arrow((165, high), (165, UNITS), colour=line)
-    d.box(152, UNITS, 23, 9, "store unit:\nrows into beats", SUM)
-    d.arrow((163.5, UNITS + 9), (163.5, BUS), colour=line)
-    d.box(152, BUS, 23, 8, "burst writer", SUM)
+    d.frame(157.2, PEAS["PEA P−1"], 20.3, 43, ("#ffffff", "#b9bcc6"))
+    d.text(167.3, 40.2, "result unit", bold=True)
+    d.box(159, 42.6, 16.5, 9.6, "OMEM: psums,\n4 × INT8", SUM, size=13.5)
+    d.box(159, 56.5, 16.5, 9, "APSQ engine", SUM, size=14)
+    d.box(159, 70, 16.5, 6.5, "+ folded bias", SUM, size=13.5)
+    d.arrow((155.2, 61), (159, 61), colour=line)
+    d.arrow((163.5, 56.5), (163.5, 52.2), colour=line)
+    d.arrow((171, 52.2), (171, 56.5), colour=line)
+    d.arrow((167.3, 65.5), (167.3, 70), colour=line)
+
+    # Parameters.
+    d.arrow((113, UNITS), (113, 109), (127, 109), (127, 92), colour=line)
+    d.box(119, 83, 17, 9, "bias buffer,\nexponents", SUM, size=13.5)
+    d.arrow((136, 87.5), (162.5, 87.5), (162.5, 76.5), colour=line)
+    d.arrow((108, UNITS), (108, 111), (178, 111), (178, UNITS), colour=line)
+    d.text(141, 107.3, "scales, table", size=13)
+
+    # Partial sums that come back from memory.
+    d.arrow((133, UNITS), (133, 97), (180.5, 97), (180.5, 47.4), (175.5, 47.4), colour=line)
+
+    # The way out.
+    d.arrow((171, 76.5), (171, UNITS), colour=line)
+    d.arrow((171, 103), (149, 103), (149, UNITS), colour=line)
+    d.dot(171, 103, line)
+    d.box(141.5, UNITS, 17, 9, "store unit:\n32 bits", SUM, size=14)
+    d.box(163, UNITS, 20.5, 9, "post-\nprocessing", SUM, size=14)
+    for x in (150, 173.2):
+        d.arrow((x, UNITS + 9), (x, BUS), colour=line)
+    d.box(141.5, BUS, 42, 8, "write arbiter, burst writer", SUM)
     d.arrow((163.5, BUS + 8), (163.5, TOP), colour=line)
     d.text(162, 147, "AXI4: AW, W, B", across="right", size=13.5)
 
@@ -247,7 +271,7 @@ def draw_bank(d: Drawing) -> None:
 
 def draw_lane(d: Drawing) -> None:
     """The inset on the right: what a lane is made of."""
-    d.frame(87, 1, 90, 29, ("#ffffff", "#b9bcc6"))
+    d.frame(87, 1, RIGHT - 87, 29, ("#ffffff", "#b9bcc6"))
     d.text(89.5, 27.3, "A lane", bold=True, across="left")
     grey = CONTROL[1]
     d.arrow((89, 18.8), (96, 18.8), colour=WEIGHT[1])
@@ -263,24 +287,70 @@ def draw_lane(d: Drawing) -> None:
     d.cells(135, 15.6, 2.2, 4, ("#f3f0fa", "#7a5fb0"))
     d.text(152.3, 20, "operator:\n4 × 4\nmultiply-add", size=13)
     d.box(133, 4.4, 27, 6, "kept-weight sum", PLAIN, size=13.5)
-    d.arrow((160, 20), (176.2, 20), colour=SUM[1])
-    d.arrow((160, 7.4), (176.2, 7.4), colour=SUM[1])
-    d.text(168.5, 13.7, "row by row,\nafter the\nlast k", size=13)
+    d.arrow((160, 20), (184.2, 20), colour=SUM[1])
+    d.arrow((160, 7.4), (184.2, 7.4), colour=SUM[1])
+    d.text(172.5, 13.7, "row by row,\nat the end of\na K-chunk", size=13)
+
+
+def draw_engine(d: Drawing) -> None:
+    """The inset below on the left: how a tile's sums meet what is stored of it."""
+    line = SUM[1]
+    d.frame(1, -25, 82, 24, ("#ffffff", "#b9bcc6"))
+    d.text(3.5, -3.6, "APSQ engine, a group's step", bold=True, across="left")
+    low, high, middle = -18.0, -9.5, -13.75
+    for x, width, text, colours in (
+        (4, 11, "4 banks\nINT8", SUM),
+        (18, 13, "shift back,\nadd up", PLAIN),
+        (37.5, 7, "+", PLAIN),
+        (48, 15, "round, shift,\nclip: INT8", PLAIN),
+        (66.5, 10.5, "shift\nback, +", PLAIN),
+    ):  # fmt: skip
+        d.box(x, low, width, high - low, text, colours, size=13.5)
+    for start, end in ((15, 18), (31, 37.5), (44.5, 48), (63, 66.5), (77, 82.2)):
+        d.arrow((start, middle), (end, middle), colour=line)
+    d.arrow((24.5, high), (24.5, -6.6), (71.7, -6.6), (71.7, high), colour=line, dashed=True)
+    d.text(60, -5, "steps after the head", size=12.5)
+    d.text(34.1, -12, "head", size=12)
+    d.arrow((41, -21), (41, low), colour=line)
+    d.text(41.8, -20.4, "sums", across="left", size=13)
+    d.arrow((55.5, low), (55.5, -23), (9.5, -23), (9.5, low), colour=line)
+
+
+def draw_post_processing(d: Drawing) -> None:
+    """The inset below on the right: from 32-bit results to the next layer's tile images."""
+    line = SUM[1]
+    d.frame(87, -25, RIGHT - 87, 24, ("#ffffff", "#b9bcc6"))
+    d.text(89.5, -3.6, "Post-processing", bold=True, across="left")
+    low, high, middle = -18.0, -9.5, -13.75
+    boxes = (
+        (93, 15.5, "multiply,\nshift, round,\nclip, ReLU"),
+        (112, 12, "table\n256 × 8"),
+        (127.5, 12, "slice:\nlo_bits, r"),
+        (143, 16, "image ways:\nrun-length\ncode"),
+        (162.5, 15.5, "regions:\nimages and\nlengths"),
+    )
+    for x, width, text in boxes:
+        d.box(x, low, width, high - low, text, PLAIN, size=13)
+    ends = [89.0, *(x + width for x, width, _ in boxes)]
+    for start, (x, _, _) in zip(ends, boxes, strict=False):
+        d.arrow((start, middle), (x, middle), colour=line)
+    d.arrow((ends[-1], middle), (184.2, middle), colour=line)
+    d.text(136, -21.8, "a row of a tile is a position along the next layer's K", size=13)
 
 
 def draw(path: Path) -> None:
     # Text as paths: the picture looks the same everywhere. A fixed salt and no date: the same bytes.
     settings = {"svg.fonttype": "path", "svg.hashsalt": "sliceforge", "font.family": "DejaVu Sans"}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(17.8, 16.1), facecolor="white")
+        figure = Figure(figsize=(18.6, 18.8), facecolor="white")
         axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_xlim(0, 178)
-        axes.set_ylim(0, 161)
+        axes.set_xlim(0, RIGHT + 1)
+        axes.set_ylim(-27, 161)
         axes.set_axis_off()
         drawing = Drawing(axes)
         for part in (
             draw_system, draw_control, draw_reading, draw_activations, draw_weights, draw_peas, draw_results,
-            draw_bank, draw_lane,
+            draw_bank, draw_lane, draw_engine, draw_post_processing,
         ):  # fmt: skip
             part(drawing)
         path.parent.mkdir(parents=True, exist_ok=True)
