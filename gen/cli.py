@@ -1,4 +1,4 @@
-"""The command line: ``sliceforge configs | generate | gemm | calibrate``.
+"""The command line: ``sliceforge configs | generate | gemm | calibrate | feed-forward``.
 
 An error is one line on standard error and exit status 2; no output is written or altered then.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,17 @@ import click
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sliceforge.gen.cli_calibrate import calibrate
+from sliceforge.gen.cli_feed_forward import feed_forward
 from sliceforge.gen.cli_parts import (
     array_bytes,
     config_option,
     json_option,
     operand_options,
     print_rows,
+    progress_bar,
     set_option,
 )
 from sliceforge.gen.config import AcceleratorConfig
@@ -263,6 +263,7 @@ def gemm(
 
 
 cli.add_command(calibrate)
+cli.add_command(feed_forward)
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -288,18 +289,6 @@ def print_report(report: dict[str, Any]) -> None:
             text = f"{value:,}" if isinstance(value, int) else str(value)
         rows[key.replace("_", " ")] = text
     print_rows(rows)
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on a terminal's standard error; yields the function that takes the share done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
 
 
 def _exponents(text: str) -> npt.NDArray[Any] | int:

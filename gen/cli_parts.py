@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -11,11 +12,20 @@ import click
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sliceforge.gen.config import AcceleratorConfig
 
-__all__ = ["array_bytes", "config_option", "json_option", "operand_options", "print_rows", "set_option"]
+__all__ = [
+    "array_bytes",
+    "config_option",
+    "json_option",
+    "operand_options",
+    "print_rows",
+    "progress_bar",
+    "set_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -65,3 +75,15 @@ def print_rows(rows: Mapping[str, str]) -> None:
     for title, figure in rows.items():
         table.add_row(title, figure)
     Console().print(table)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on a terminal's standard error; yields the function that takes the share done."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)

@@ -243,14 +243,14 @@ class AcceleratorConfig:
 
     @property
     def psum_slots(self) -> int:
-        """Of these, the tiles of partial sums that wait for the next K-chunk: one at full width, or up to four
-        of 8 bits, in each slot."""
+        """Of these, the tiles of partial sums that wait for the next K-chunk: one at full width, or up to
+        four of 8 bits, in each slot."""
         return self.output_slots - self.transit_slots
 
     @property
     def result_lanes(self) -> int:
-        """Lanes whose sums are read side by side from OMEM: twice the bus's width, so that partial sums, which
-        stay on chip, keep pace with the array. A power of 2."""
+        """Lanes whose sums are read side by side from OMEM: twice the bus's width, so that partial sums,
+        which stay on chip, keep pace with the array. A power of 2."""
         return gcd(self.lanes, max(1, self.bus_bits // (16 * self.vector)))
 
     @property

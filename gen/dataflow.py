@@ -1,11 +1,16 @@
 """The loop orders of the tile-reuse dataflow, as a descriptor and the hardware name them."""
 
-from amaranth.lib import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enum import Enum
+else:
+    from amaranth.lib.enum import Enum  # has no types
 
 __all__ = ["Dataflow"]
 
 
-class Dataflow(enum.Enum, shape=2):  # type: ignore[call-arg, misc]  # Amaranth has no types
+class Dataflow(Enum, shape=2):
     """What stays where it is while the loops go on (docs/architecture.md has the nests)."""
 
     OUTPUT_STATIONARY = 0

@@ -63,15 +63,17 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.WEIGHT_POSITION: "A weight stream's entry lies past its tile.",
     ErrorCode.WEIGHT_RESIDENCY: "The weights are to stay in WMEM over all output columns, and do not fit.",
     ErrorCode.ILLEGAL_DATAFLOW: (
-        "The dataflow is unknown; a block, K-chunk, k-tile or span is 0, or a K-chunk or k-tile too large; or a group of partial sums has "
-        "more than 4."
+        "The dataflow is unknown; a block, K-chunk, k-tile or span is 0, or a K-chunk or k-tile too large; "
+        "or a group of partial sums has more than 4."
     ),
     ErrorCode.ILLEGAL_REUSE: (
-        "What must be read again from memory cannot be: the stationary operand for another block, or activations "
-        "in parts for another row of tiles."
+        "What must be read again from memory cannot be: the stationary operand for another block, or "
+        "activations in parts for another row of tiles."
     ),
     ErrorCode.PSUM_RESIDENCY: "The partial sums of a K-chunk are to stay in OMEM, and do not fit.",
-    ErrorCode.PSUM_EXPONENTS: "There are fewer exponents than K-chunks, or more than the machine has room for.",
+    ErrorCode.PSUM_EXPONENTS: (
+        "There are fewer exponents than K-chunks, or more than the machine has room for."
+    ),
     ErrorCode.ACTIVATION_COUNT: (
         "The header of an activation tile counts more entries than the tile has positions."
     ),
@@ -85,7 +87,9 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.ILLEGAL_ACTIVATIONS_ADDRESS: (
         "The activations' address is not aligned, or past the address space."
     ),
-    ErrorCode.ILLEGAL_PARAMETERS_ADDRESS: "The parameters' address is not aligned, or past the address space.",
+    ErrorCode.ILLEGAL_PARAMETERS_ADDRESS: (
+        "The parameters' address is not aligned, or past the address space."
+    ),
     ErrorCode.ILLEGAL_OUTPUT_ADDRESS: "The output's address is not aligned, or past the address space.",
     ErrorCode.ILLEGAL_NEXT_ADDRESS: (
         "The next descriptor's address is not aligned, or past the address space."
@@ -108,7 +112,8 @@ ERROR_TEXTS: dict[Any, str] = {
         "The memory answered a read of parameters with an error, or they pass the end of the address space."
     ),
     ErrorCode.OUTPUT_WRITE: (
-        "The memory answered a write of results or partial sums with an error, or they pass the end of the address space."
+        "The memory answered a write of results or partial sums with an error, or they pass the end of the "
+        "address space."
     ),
     ErrorCode.PSUMS_READ: (
         "The memory answered a read of partial sums with an error, or they pass the end of the address space."

@@ -37,7 +37,8 @@ def derived_values(config: AcceleratorConfig) -> dict[str, Any]:
     """What follows from the fields of ``config``, by the names of its properties."""
     names = (
         "operators", "multipliers", "tile_m", "tile_n", "max_weight_bits", "accumulator_bits", "load_ways",
-        "load_beat_bytes", "weight_slots", "activation_slots", "transit_slots", "psum_slots", "result_lanes", "drain_lanes",
+        "load_beat_bytes", "weight_slots", "activation_slots", "transit_slots", "psum_slots",
+        "result_lanes", "drain_lanes",
         "psum_words",
     )  # fmt: skip
     values: dict[str, Any] = {name: getattr(config, name) for name in names}

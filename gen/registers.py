@@ -215,14 +215,14 @@ DESCRIPTOR = (
             Field("NEXT", 8, 1, Access.CONTROL, "NEXT_ADDRESS holds the address of another layer."),
             Field("INTERRUPT", 9, 1, Access.CONTROL, "Set INTERRUPT_PENDING.LAYER when the layer is done."),
             Field("WEIGHTS_RESIDENT", 10, 1, Access.CONTROL,
-                  "Weight tiles stay in WMEM over the columns of tiles that follow each other in the loops: at "
-                  "most WEIGHT_SLOTS k-tiles."),
+                  "Weight tiles stay in WMEM over the columns of tiles that follow each other in the loops: "
+                  "at most WEIGHT_SLOTS k-tiles."),
             Field("ACTIVATIONS_RESIDENT", 11, 1, Access.CONTROL,
-                  "Activation tiles stay in AMEM over the rows of tiles that follow each other in the loops: at "
-                  "most ACTIVATION_SLOTS k-tiles."),
+                  "Activation tiles stay in AMEM over the rows of tiles that follow each other in the loops: "
+                  "at most ACTIVATION_SLOTS k-tiles."),
             Field("PSUMS_RESIDENT", 12, 1, Access.CONTROL,
-                  "Partial sums of a block stay in OMEM: at most PSUM_SLOTS tiles at full width or in groups of "
-                  "3 and 4, twice as many in groups of 2, four times in groups of 1."),
+                  "Partial sums of a block stay in OMEM: at most PSUM_SLOTS tiles at full width or in groups "
+                  "of 3 and 4, twice as many in groups of 2, four times in groups of 1."),
             Field("BLOCKS_SHARE", 13, 1, Access.CONTROL,
                   "The stationary operand, which is resident, stays over all blocks."),
             Field("LO_BITS", 16, 3, Access.CONTROL, "Bits of the low activation slice: 4, 5 or 6."),
@@ -242,15 +242,16 @@ DESCRIPTOR = (
     _word("ACTIVATIONS_LENGTH", 0x28, "Load beats of the first region of activations, its header included.",
           Access.CONTROL),
     _word("ACTIVATIONS_STRIDE", 0x2C,
-          "Bytes from a region of activations to the next; 0: they lie one behind the other.", Access.CONTROL),
+          "Bytes from a region of activations to the next; 0: they lie one behind the other.",
+          Access.CONTROL),
     *_address("PARAMETERS_ADDRESS", 0x30,
               "Activation table, exponents, folded biases and scales; a multiple of 4."),
     *_address("OUTPUT_ADDRESS", 0x38,
               "First result, Y[0, 0], 32 bits, a multiple of 4; or, with REQUANTIZE, the next layer's first "
               "region of activations, on a load beat."),
     _word("OUTPUT_STRIDE", 0x40,
-          "Bytes from a row of results to the next: a multiple of 4, 4 N or more; or, with REQUANTIZE, from a "
-          "region to the next.", Access.CONTROL),
+          "Bytes from a row of results to the next: a multiple of 4, 4 N or more; or, with REQUANTIZE, from "
+          "a region to the next.", Access.CONTROL),
     Register(
         "TILING", 0x44, "How K is cut, and how partial sums are kept.",
         (
@@ -271,8 +272,8 @@ DESCRIPTOR = (
         "REQUANTIZATION", 0x64, "What becomes of results.",
         (
             Field("REQUANTIZE", 0, 1, Access.CONTROL,
-                  "Results are requantized to 8 bits and stored as the next layer's activations; else they are "
-                  "stored as they are."),
+                  "Results are requantized to 8 bits and stored as the next layer's activations; else they "
+                  "are stored as they are."),
             Field("RELU", 1, 1, Access.CONTROL, "What is below the zero point becomes the zero point."),
             Field("TABLE", 2, 1, Access.CONTROL, "The activation table maps each value at the end."),
             Field("NEXT_LO_BITS", 4, 3, Access.CONTROL, "Bits of the next layer's low slice: 4, 5 or 6."),
@@ -282,8 +283,8 @@ DESCRIPTOR = (
         ),
     ),
     *_address("LENGTH_ADDRESS", 0x68,
-              "Where the length of the first region goes: the next descriptor's ACTIVATIONS_LENGTH; a multiple "
-              "of 4."),
+              "Where the length of the first region goes: the next descriptor's ACTIVATIONS_LENGTH; a "
+              "multiple of 4."),
     _dimension("OUTPUT_GROUP", 0x70,
                "Rows of tiles whose regions lie side by side: those in a K-chunk of the next layer if it is "
                "weight stationary, else all."),

@@ -148,6 +148,8 @@ class DescriptorUnit(wiring.Component):
                 | (d.output_group == 0)
                 | bad_address("length", 2)
             ),
+            # The core would wait for the first word for ever.
+            "PSUM_EXPONENTS": (d.psum_group != 0) & (d.exponent_words == 0),
         }
         for code, refused in reversed(checks.items()):
             with m.If(refused):

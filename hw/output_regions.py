@@ -1,6 +1,6 @@
 """Output regions: where in memory the tile images of each output tile go."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -116,15 +116,20 @@ class OutputRegions(wiring.Component):
                     with m.If(nest.ends):
                         m.next = "IDLE"
 
-        tile = self.tiles.p
-        place, before = Signal(len(product) + 1), Signal(p["address_bits"] + 1)
+        tile, bits = self.tiles.p, p["address_bits"]
+        place = Signal(max(bits, len(product)) + 1)
         m.d.comb += [
             place.eq(self.address + offset),
-            before.eq(place - self.stride),
             tile.rows.eq(nest.rows.length),
             tile.columns.eq(nest.columns.length),
-            # What is past the address space stays there, however far.
-            tile.address.eq(Cat(place[: p["address_bits"]], place[p["address_bits"] :].any())),
-            tile.length_address.eq(Mux(region == 0, self.length_address, before)),
+            tile.address.eq(_in_space(place, bits)),
+            tile.length_address.eq(
+                Mux(region == 0, self.length_address, _in_space(place - self.stride, bits))
+            ),
         ]
         return m
+
+
+def _in_space(place, bits):
+    """An address of ``bits`` and one more; what is past the space, however far, is at its end."""
+    return Mux(place >> bits != 0, 1 << bits, place)[: bits + 1]

@@ -35,7 +35,8 @@ class TileLoader(wiring.Component):
     -------
     loops, dense : in; the layer's nest and LO slices a position, constant during a layer.
     resident, blocks_share : in; the images stay in the memory over that loop; and over all blocks of it.
-    span : in; positions along K after which a region ends at the latest, as it does with K; all ones: neither.
+    span : in; positions along K after which a region ends at the latest, as it does with K; all ones:
+        neither.
     compressed : in; the layer has HO slices. Without them every count must be 0.
     beats : stream in; ``last`` must be set on the last beat of a region and on no other.
     space : in; a slot is free for the next image. Looked at before each image.

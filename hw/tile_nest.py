@@ -83,7 +83,7 @@ class TileNest(wiring.Component):
             "blocks": LoopCounter(width=DIM_BITS, most=((1 << DIM_BITS) - 1) * max(p["tile_m"], p["tile_n"])),
         }
         for name, counter in counters.items():
-            m.submodules[name] = counter
+            m.submodules[f"{name}_loop"] = counter
             loop = getattr(self, name)
             m.d.comb += [
                 loop.length.eq(counter.length),

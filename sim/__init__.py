@@ -3,7 +3,8 @@
 from sliceforge.sim.activation_table import activation_table
 from sliceforge.sim.apsq import apsq
 from sliceforge.sim.calibrate import calibrate_exponents
-from sliceforge.sim.chain import ChainLayer, Requantize, run_chain
+from sliceforge.sim.chain import ChainLayer, Requantize, feed_forward, run_chain
+from sliceforge.sim.chain_rtl import chain_rtl, with_apsq
 from sliceforge.sim.gemm import MismatchError, gemm
 from sliceforge.sim.golden import GemmResult, aqs_gemm
 from sliceforge.sim.requantize import requantize, requantize_parameters
@@ -20,6 +21,8 @@ __all__ = [
     "aqs_gemm",
     "bit_slices",
     "calibrate_exponents",
+    "chain_rtl",
+    "feed_forward",
     "gemm",
     "requantize",
     "requantize_parameters",
@@ -27,5 +30,6 @@ __all__ = [
     "rle_encode",
     "run_chain",
     "sbr_slices",
+    "with_apsq",
     "zero_point_manipulation",
 ]

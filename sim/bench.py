@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sliceforge.gen.cli import progress_bar
+from sliceforge.gen.cli_parts import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
 from sliceforge.sim.bench_psums import apsq_cells, chains, dataflows, lost_cycles, psum_bytes, psum_errors

@@ -1,9 +1,12 @@
-"""Layers that chain, as the hardware reads them: each layer's results are the next one's activations in memory."""
+"""Layers that chain, as the hardware reads them: each layer's results are the next one's activations in
+memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +24,9 @@ __all__ = ["chain_k_tile", "pack_chain", "region_stride"]
 
 
 def chain_k_tile(config: AcceleratorConfig) -> int:
-    """Positions in a tile image of a layer that follows another: the most that a tile's rows are a multiple of."""
+    """Positions in a tile image of a layer that follows another: the most that a tile's rows are a multiple
+    of.
+    """
     return max(size for size in range(1, config.tile_k + 1) if config.tile_m % size == 0)
 
 
@@ -46,8 +51,8 @@ def pack_chain(
     """The images of layers of which each one's result is the next one's input (`chain.run_chain`).
 
     activations (K, N) of the first layer. dataflow: of all layers or one each, None for the least traffic.
-    chunk: positions along K after which sums leave the array, without APSQ; with it, the layer's psum_chunk. After
-    the first layer a chunk must be a multiple of tile_m, or K. Raises TypeError or ValueError for what
+    chunk: positions along K after which sums leave the array, without APSQ; with it, the layer's psum_chunk.
+    After the first layer a chunk must be a multiple of tile_m, or K. Raises TypeError or ValueError for what
     ``config``'s machine cannot run; the message names the layer.
     """
     if not layers:
@@ -93,7 +98,7 @@ def _plan(
 ) -> Schedule:
     m, k = layer.weights.shape
     size = min(k, (layer.psum_chunk or 32) if layer.psum_group else (chunk or k))
-    parts: dict[str, int] = {}
+    parts: dict[str, Any] = {}
     if follows:
         if size < k and size % config.tile_m:
             raise ValueError(f"chunk must be a multiple of tile_m = {config.tile_m}, or K = {k}, not {size}")
@@ -130,8 +135,8 @@ def _pack(
 def _output(
     layer: ChainLayer, schedule: Schedule, following: tuple[ChainLayer, Schedule] | None
 ) -> OutputImages:
-    """What the post-processing unit makes of the results. The last layer's are laid out as for a next one that
-    keeps all 8 bits."""
+    """What the post-processing unit makes of the results. The last layer's are laid out as for a next one
+    that keeps all 8 bits."""
     output, config = layer.output, schedule.config
     assert output is not None
     lo_bits, zero_point, group = output.next_lo_bits, 0, schedule.rows

@@ -10,6 +10,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,7 +105,9 @@ def _layer(image: LayerImage) -> Words:
     """The payload of a layer's descriptor on stream ``layers``."""
     layout = layer_layout(image.config.weight_slices)
     fields = descriptor_fields(image)
-    loops = {name: fields[{"chunk": "K_CHUNK"}.get(name, name.upper())] for name, _ in nest_layout()}
+    loops: dict[str, Any] = {
+        name: fields[{"chunk": "K_CHUNK"}.get(name, name.upper())] for name, _ in nest_layout()
+    }
     loops["dataflow"] = image.schedule.dataflow
     values = {name: fields[name.upper()] for name, _ in layout if name != "loops"}
     value = int(layout.const({"loops": loops, **values}).as_value().value)
@@ -121,8 +124,8 @@ def _exponents(image: LayerImage) -> Words:
 
 
 def _beats(regions: npt.NDArray[np.uint8], length: int, loads: tuple[int, int], beat_bytes: int) -> Words:
-    """Payloads of a load stream: the beats of each region without its header, ``loads`` = (rounds over all regions,
-    passes over each), and ``last`` above them at the end of each pass.
+    """Payloads of a load stream: the beats of each region without its header, ``loads`` = (rounds over all
+    regions, passes over each), and ``last`` above them at the end of each pass.
     """
     beats = regions.reshape(-1, beat_bytes)
     rounds, passes = loads

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sliceforge.gen.cli import print_report, progress_bar
+from sliceforge.gen.cli import print_report
+from sliceforge.gen.cli_parts import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.manifest import manifest
 from sliceforge.gen.verilog import generate_verilog

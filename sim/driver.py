@@ -76,8 +76,8 @@ class RunResult:
 @dataclass(frozen=True)
 class Placement:
     """Layers in memory: ``data`` goes to ``address`` and starts with the descriptors, 128 bytes each, in
-    order; the results of layer i will lie at ``outputs[i]``, rows without a gap, or requantized; then the length of
-    their first region at ``lengths[i]``. ``end``: first byte behind.
+    order; the results of layer i will lie at ``outputs[i]``, rows without a gap, or requantized; then the
+    length of their first region at ``lengths[i]``. ``end``: first byte behind.
     """
 
     address: int
@@ -89,8 +89,8 @@ class Placement:
 
 def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Placement:
     """Lays out ``images`` in the memory of ``memory_bytes`` bytes at ``base``: descriptors, then each layer's
-    weights, activations and parameters, then requantized results, the other results, and partial sums that are kept in memory. ValueError if they do not fit, or the memory is not
-    within the machine's addresses.
+    weights, activations and parameters, then requantized results, the other results, and partial sums that
+    are kept in memory. ValueError if they do not fit, or the memory is not within the machine's addresses.
     """
     if not images:
         raise ValueError("images must have at least one layer, not none")
@@ -115,9 +115,10 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
         ]
         for im in images
     ]
-    # The header of the last region of requantized results is not written and must be 0: memory that is written.
+    # The header of the last region of requantized results is not written and must be 0: memory that is
+    # written.
     requantized = {i: allocate(im.output_bytes) for i, im in enumerate(images) if im.output is not None}
-    last_length = allocate(4)
+    own_lengths = allocate(4 * len(images))
     inputs_end = end
     outputs = [
         requantized[i] if i in requantized else allocate(image.output_bytes) for i, image in enumerate(images)
@@ -127,10 +128,11 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
     if end > base + memory_bytes:
         raise ValueError(f"memory_bytes must be {end - base} or more for these layers, not {memory_bytes}")
 
-    # Layers that chain: the length of a layer's first region of results is a field of the next one's descriptor.
+    # Layers that chain: the length of a layer's first region of results is a field of the next one's
+    # descriptor.
     chained = [following.activations_stride != 0 for following in images[1:]] + [False]
     lengths = [
-        descriptors[i + 1] + ACTIVATIONS_LENGTH_OFFSET if links else last_length
+        descriptors[i + 1] + ACTIVATIONS_LENGTH_OFFSET if links else own_lengths + 4 * i
         for i, links in enumerate(chained)
     ]
     data = bytearray(inputs_end - address)

@@ -20,7 +20,7 @@ from sliceforge.sim.schedule import dram_bytes, plan
 from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 
-__all__ = ["DATAFLOWS", "ENGINES", "MismatchError", "folded_bias", "gemm"]
+__all__ = ["DATAFLOWS", "ENGINES", "MismatchError", "compare", "folded_bias", "gemm"]
 
 ENGINES = ("golden", "rtl")
 DATAFLOWS: dict[str, Dataflow | None] = {
@@ -62,12 +62,13 @@ def gemm(
     weights (M, K), activations (K, N), bias (M,): integers; see `aqs_gemm`. config: a configuration or a
     preset's name. engine: ``golden`` (numpy) or ``rtl`` (the generated Verilog in simulation, compared
     with golden). psum_chunk: positions along K a step, after which partial sums leave the array; tile_k by
-    default, without psum_group K. psum_exponents: one integer or one a step. dataflow: output, weight or input stationary
-    (``os``, ``ws``, ``is``), or ``auto``: the one with the least estimated traffic to DRAM. For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in
-    each direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to
-    this file. progress: called with the share done, 0..1, from time to time.
-    Returns ``.output`` int64 (M, N) and ``.report`` (interface.md). Raises TypeError or ValueError for an
-    illegal argument, MismatchError where the RTL differs from golden, RuntimeError where it stops.
+    default, without psum_group K. psum_exponents: one integer or one a step. dataflow: output, weight or
+    input stationary (``os``, ``ws``, ``is``), or ``auto``: the one with the least estimated traffic to DRAM.
+    For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in each
+    direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to this
+    file. progress: called with the share done, 0..1, from time to time. Returns ``.output`` int64 (M, N) and
+    ``.report`` (interface.md). Raises TypeError or ValueError for an illegal argument, MismatchError where
+    the RTL differs from golden, RuntimeError where it stops.
     """
     machine = AcceleratorConfig.preset(config) if isinstance(config, str) else config
     if not isinstance(machine, AcceleratorConfig):
@@ -82,8 +83,9 @@ def gemm(
         raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
     chunk = w.shape[1] if psum_group is None else machine.tile_k
     if psum_chunk is not None:
+        if psum_group is None and dataflow == "os":
+            raise ValueError(f"psum_chunk must come with psum_group, not alone as {psum_chunk!r}")
         chunk = checks.integer("psum_chunk", psum_chunk, 1)
-    chunk = min(chunk, w.shape[1])
     exponents: list[int] = []
     if psum_group is None:
         if psum_exponents is not None:
@@ -131,7 +133,8 @@ def gemm(
     facts["cycle_bound"] = bound = -(-done // machine.operators)
     facts["speedup_bound"] = full / done
     rtl_alone = (
-        "dataflow", "dataflow_estimates", "schedule", "accesses", "speedup_over_dense", "memory_latency", "memory_bandwidth",
+        "dataflow", "dataflow_estimates", "schedule", "accesses", "speedup_over_dense", "memory_latency",
+        "memory_bandwidth",
         "dram_bytes_least", "counters",
     )  # fmt: skip
     facts |= dict.fromkeys(rtl_alone)
@@ -151,14 +154,15 @@ def _run(
     waveform: Trace | None,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Runs the layer on the RTL, compares, and returns what the report has of it. dense: cycles of a dense machine."""
+    """Runs the layer on the RTL, compares, and returns what the report has of it. dense: cycles of a dense
+    machine.
+    """
     run = run_layer(image, memory=memory, trace=waveform, progress=progress)
-    _compare(run.system.outputs[0], golden, "RTL")
-    counters, schedule = run.system.counters, image.schedule
-    cycles = counters["ARRAY_CYCLES"]
+    compare(run.system.outputs[0], golden, "RTL")
     if run.core is not None:
-        _compare(run.core.output, golden, "RTL of the core alone")
-        cycles = run.core.cycles
+        compare(run.core.output, golden, "RTL of the core alone")
+    counters, schedule = run.system.counters, image.schedule
+    cycles = counters["ARRAY_CYCLES"] if run.core is None else run.core.cycles
     traffic = schedule.traffic(image.weights.nbytes, image.activations.nbytes)
     return {
         "dataflow": next(name for name, flow in DATAFLOWS.items() if flow is schedule.dataflow),
@@ -190,7 +194,10 @@ def _run(
 def _estimates(image: LayerImage) -> dict[str, int]:
     """Estimated bytes over the bus of the best schedule of each loop order."""
     s, estimates = image.schedule, {}
-    sizes = {"weight_bytes": image.weights.nbytes, "activation_bytes": image.activations.nbytes}
+    sizes: dict[str, Any] = {
+        "weight_bytes": image.weights.nbytes,
+        "activation_bytes": image.activations.nbytes,
+    }
     for name, flow in DATAFLOWS.items():
         if flow is not None:
             best = plan(
@@ -244,7 +251,8 @@ def _engine_options(
     return chosen, Trace(Path(trace), first, cycles["trace_to"])
 
 
-def _compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64], what: str) -> None:
+def compare(rtl: npt.NDArray[np.int64], golden: npt.NDArray[np.int64], what: str) -> None:
+    """MismatchError that names the first element in which ``rtl`` and ``golden`` (M, N) differ."""
     different = np.argwhere(rtl != golden)
     if len(different):
         row, column = (int(index) for index in different[0])

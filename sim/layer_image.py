@@ -20,9 +20,18 @@ from sliceforge.sim.images import activation_images, image_beats, unpack_image, 
 from sliceforge.sim.schedule import Schedule, plan
 
 __all__ = [
-    "LayerImage", "OutputImages", "UnpackedLayer", "decode_descriptor", "descriptor_bytes", "descriptor_fields",
-    "descriptor_schedule", "encode_descriptor",
-    "least_bytes", "pack_layer", "read_output", "unpack_layer",
+    "LayerImage",
+    "OutputImages",
+    "UnpackedLayer",
+    "decode_descriptor",
+    "descriptor_bytes",
+    "descriptor_fields",
+    "descriptor_schedule",
+    "encode_descriptor",
+    "least_bytes",
+    "pack_layer",
+    "read_output",
+    "unpack_layer",
 ]  # fmt: skip
 
 Bytes = npt.NDArray[np.uint8]
@@ -59,7 +68,8 @@ class LayerImage:
 
     weights, activations : uint8, all regions one after another; their first ones have ``weights_length``
         and ``activations_length`` load beats, header included.
-        Those of a layer that follows another in a chain are not here: they lie ``activations_stride`` bytes apart.
+        Those of a layer that follows another in a chain are not here: they lie ``activations_stride`` bytes
+        apart.
     bias : int32 (M,), folded. exponents : of APSQ, one a K-chunk; none with full partial sums.
     lo_bits, weight_slices, frequent : as in the descriptor. output : None for results of 32 bits.
     """
@@ -118,8 +128,8 @@ class LayerImage:
 
 @dataclass(frozen=True, eq=False)
 class UnpackedLayer:
-    """A layer read back: ``weights`` int16 (M, K), ``x_hat`` uint8 (K, N), ``bias`` int32 (M,), ``exponents`` one a
-    K-chunk with APSQ, and the ``descriptor``'s fields as `decode_descriptor` gives them.
+    """A layer read back: ``weights`` int16 (M, K), ``x_hat`` uint8 (K, N), ``bias`` int32 (M,), ``exponents``
+    one a K-chunk with APSQ, and the ``descriptor``'s fields as `decode_descriptor` gives them.
     """
 
     descriptor: dict[str, int]
@@ -151,11 +161,11 @@ def pack_layer(
     """The images of ``Y = W @ (x_hat - zp) + bias``, or of the APSQ of arithmetic.md section 8.
 
     weights (M, K), activations (K, N): integers; folded_bias (M,): of 32 bits, zp folded in as by
-    `gemm.folded_bias`. dataflow, chunk, psum_group, resident : of `schedule.plan`, which chooses the schedule by
-    the size of these images; schedule: take this one instead. psum_exponents: with psum_group, one integer or
-    one a K-chunk. Where activations are None, another layer writes them, in regions ``activations_stride`` bytes
-    apart (`chain_image.pack_chain`). Raises TypeError or ValueError for what ``config``'s machine cannot run,
-    except for sums beyond 32 bits.
+    `gemm.folded_bias`. dataflow, chunk, psum_group, resident : of `schedule.plan`, which chooses the schedule
+    by the size of these images; schedule: take this one instead. psum_exponents: with psum_group, one integer
+    or one a K-chunk. Where activations are None, another layer writes them, in regions ``activations_stride``
+    bytes apart (`chain_image.pack_chain`). Raises TypeError or ValueError for what ``config``'s machine
+    cannot run, except for sums beyond 32 bits.
     """
     assert activations is not None or schedule is not None
     given = np.zeros((np.shape(weights)[1], 1), np.uint8) if activations is None else activations
@@ -220,7 +230,8 @@ def _regions(images: list[list[Bytes]], regions: list[list[tuple[int, int]]]) ->
 
 def least_bytes(image: LayerImage) -> tuple[int, int]:
     """``(read, written)``: bytes that a layer moves at least. Each compressed operand, the parameters and the
-    descriptor are read once, each result of 32 bits is written once; what images of results take is not known before.
+    descriptor are read once, each result of 32 bits is written once; what images of results take is not known
+    before.
     """
     read = image.weights.nbytes + image.activations.nbytes + image.parameters.nbytes + DESCRIPTOR_BYTES
     return read, image.output_bytes if image.output is None else 0
@@ -233,14 +244,15 @@ def descriptor_bytes(
     activations_address: int,
     parameters_address: int,
     output_address: int,
+    output_stride: int | None = None,
     psum_address: int = 0,
     length_address: int = 0,
     next_address: int | None = None,
     interrupt: bool = False,
 ) -> bytes:
-    """The layer's descriptor. output_address: of ``image.output_bytes`` bytes, rows of results without a gap;
-    psum_address: of ``image.psum_bytes`` bytes; length_address: where the length of a requantized layer's first
-    region goes; next_address: of the next layer's,
+    """The layer's descriptor. output_address: of ``image.output_bytes`` bytes; output_stride: from a row of
+    results to the next, None for no gap; psum_address: of ``image.psum_bytes`` bytes; length_address: where
+    the length of a requantized layer's first region goes; next_address: of the next layer's,
     None after the last; interrupt: raise LAYER when this layer is done. ValueError for a value that its field
     cannot hold; whether the machine will accept it is not checked.
     """
@@ -253,6 +265,7 @@ def descriptor_bytes(
             "ACTIVATIONS_ADDRESS": activations_address,
             "PARAMETERS_ADDRESS": parameters_address,
             "OUTPUT_ADDRESS": output_address,
+            **({} if output_stride is None else {"OUTPUT_STRIDE": output_stride}),
             "PSUM_ADDRESS": psum_address,
             "LENGTH_ADDRESS": length_address,
             "NEXT_ADDRESS": next_address or 0,
@@ -403,8 +416,8 @@ def unpack_layer(read: ReadMemory, address: int, config: AcceleratorConfig) -> U
 
 
 def read_output(read: ReadMemory, address: int, length: int, image: LayerImage) -> npt.NDArray[np.uint8]:
-    """The requantized results (M, N) of a layer from its regions at ``address``, the first of ``length`` load beats;
-    without the bits that the next layer's lo_bits drop. ValueError for a malformed region or image.
+    """The requantized results (M, N) of a layer from its regions at ``address``, the first of ``length`` load
+    beats; without the bits that the next layer's lo_bits drop. ValueError for a malformed region or image.
     """
     output, s = image.output, image.schedule
     assert output is not None
@@ -418,7 +431,8 @@ def read_output(read: ReadMemory, address: int, length: int, image: LayerImage) 
         read, address, length, output.stride, reader.activation_regions(), reader,
         banks=s.config.lanes, dense=1, frequent=output.frequent, layout=s.config.activation_layout,
     )[:, : s.n]  # fmt: skip
-    return ((high << output.lo_bits) + (low << (output.lo_bits - 4))).T.astype(np.uint8)
+    values: npt.NDArray[np.int64] = (high << output.lo_bits) + (low << (output.lo_bits - 4))
+    return values.T.astype(np.uint8)
 
 
 def _read_operand(
@@ -464,8 +478,8 @@ def _read_operand(
 def _unpack_tile(
     beats: Bytes, slices: npt.NDArray[np.int64], ways: int, dense: int, layout: TileLayout
 ) -> Bytes:
-    """Writes the image that ``beats`` begin with into ``slices`` (dense + 1, positions, banks, vector); returns
-    what comes after it."""
+    """Writes the image that ``beats`` begin with into ``slices`` (dense + 1, positions, banks, vector);
+    returns what comes after it."""
     _, length, banks, _ = slices.shape
     count = image_beats(beats, banks=banks, ways=ways, length=length, dense=dense, layout=layout)
     found = unpack_image(beats[:count], banks=banks, ways=ways, length=length, dense=dense, layout=layout)

@@ -23,7 +23,9 @@ def check_hardware(
     zero_point: int,
     config: AcceleratorConfig,
 ) -> None:
-    """ValueError for a layer whose sizes or sums the machine has no room for. weights (M, K), bias (M,); columns: N."""
+    """ValueError for a layer whose sizes or sums the machine has no room for. weights (M, K), bias (M,);
+    columns: N.
+    """
     if weights.shape[1] > config.max_k:
         raise ValueError(
             f"weights must have at most max_k = {config.max_k} columns for engine rtl, not {weights.shape[1]}"

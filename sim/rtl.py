@@ -259,8 +259,8 @@ def run_layers(
 
 @dataclass(frozen=True, eq=False)
 class LayerRun:
-    """One layer on the whole ``system`` and on the ``core`` alone, on streams that never stall; None for a layer
-    whose partial sums go to memory."""
+    """One layer on the whole ``system`` and on the ``core`` alone, on streams that never stall; None for a
+    layer whose partial sums go to memory."""
 
     system: RunResult
     core: CoreRun | None

@@ -17,6 +17,12 @@ __all__ = ["Schedule", "Traffic", "dram_bytes", "plan", "plans"]
 
 _MOST_BLOCKS = 64  # sizes of a block that are tried
 
+_NAMES = {
+    Dataflow.OUTPUT_STATIONARY: "os",
+    Dataflow.WEIGHT_STATIONARY: "ws",
+    Dataflow.INPUT_STATIONARY: "is",
+}
+
 Images = list[tuple[int, int]]
 
 
@@ -359,7 +365,7 @@ def plan(
             resident=resident,
             k_tile=k_tile,
             span=span,
-        )  # fmt: skip
+        )
     ]
 
     def cost(schedule: Schedule) -> tuple[int, ...]:
@@ -373,15 +379,16 @@ def plan(
             full[0] if weight_bytes is None else weight_bytes,
             full[1] if activation_bytes is None else activation_bytes,
         )
-        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing happens;
-        # and in a large block partial sums have time to come back from memory.
+        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing
+        # happens; and in a large block partial sums have time to come back from memory.
         size = schedule.block if schedule.psums_resident else -schedule.block
         return dram_bytes(traffic), schedule.dataflow.value, schedule.block == 1, size
 
     if not found:
         raise ValueError(
-            f"dataflow must be one that fits the machine's memories for M, K, N = {m}, {k}, {n}, "
-            f"not {', '.join(flow.name for flow in flows)}"
+            f"dataflow must be one whose tiles fit the machine's memories, which {_NAMES[flows[0]]} does not "
+            f"for "
+            f"M = {m}, K = {k}, N = {n}"
         )
     return min(found, key=cost)
 

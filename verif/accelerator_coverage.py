@@ -14,9 +14,11 @@ import cocotb
 from amaranth.hdl import Fragment
 from cocotb_coverage.coverage import CoverPoint
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.axi import window_beats
 from sliceforge.hw.sequencer import Sequencer
+from sliceforge.verif.accelerator_queues import STEPS, step_class
 from sliceforge.verif.coverage import report_coverage
 from sliceforge.verif.placement import Placed
 from sliceforge.verif.simulation import parameters
@@ -26,7 +28,9 @@ __all__ = [
     "sample_soft_reset", "sample_stall",
 ]  # fmt: skip
 
-ACCESSES = ("descriptor", "weights", "activations", "bias", "output")
+ACCESSES = (
+    "descriptor", "weights", "activations", "parameters", "psums", "output", "stored psums"
+)  # fmt: skip
 STATES: dict[int, str] = {
     number: name
     for name, number in Fragment.get(Sequencer(address_bits=32), None).generated["state"].encoding.items()
@@ -81,7 +85,7 @@ def _size(value: str) -> None: ...
 
 
 # Word of the bus in which it begins.
-@_point("offset", [f"{what} {word}" for what in ("bias", "output") for word in range(_WORDS)])
+@_point("offset", [f"{what} {word}" for what in ("parameters", "output") for word in range(_WORDS)])
 def _offset(value: str) -> None: ...
 
 
@@ -100,12 +104,49 @@ def _burst(value: str) -> None: ...
 def _on_their_way(value: str) -> None: ...
 
 
-@_point("split at 4 KiB", ["weights", "activations", "output"])
+@_point("split at 4 KiB", ["weights", "activations", "parameters", "psums", "output"])
 def _split(value: str) -> None: ...
 
 
-@_point("chain", ["1", "2", "more"])
-def _chain(value: str) -> None: ...
+@_point("queue", ["1", "2", "more"])
+def _queue(value: str) -> None: ...
+
+
+# The number of K-chunks, without APSQ and beside its group size.
+@_point(
+    "dataflow x partial sums",
+    [
+        f"{flow.name} group {group} steps {steps}"
+        for flow in Dataflow
+        for group in STEPS
+        for steps in STEPS[group]
+    ],
+)
+def _psums(value: str) -> None: ...
+
+
+@_point(
+    "partial sums' place",
+    [
+        f"{flow.name} group {g} {place}"
+        for flow in Dataflow
+        for g in STEPS
+        for place in ("resident", "spilled")
+    ],
+)
+def _psum_place(value: str) -> None: ...
+
+
+@_point(
+    "results",
+    ["raw", "requantized", "requantized, ReLU", "requantized, table", *(f"lo_bits {n}" for n in (4, 5, 6))],
+)
+def _results(value: str) -> None: ...
+
+
+# A layer whose activations come from outside, or from a layer of this dataflow before it.
+@_point("feeds", [f"{a} {b.name}" for a in ("host", *(f.name for f in Dataflow)) for b in Dataflow])
+def _feeds(value: str) -> None: ...
 
 
 @_point("soft reset", list(STATES.values()))
@@ -148,7 +189,7 @@ def sample_reset(owed: str) -> None:
 
 def sample_run(placed: Sequence[Placed]) -> None:
     """A chain whose results were all right."""
-    _chain({1: "1", 2: "2"}.get(len(placed), "more"))
+    _queue({1: "1", 2: "2"}.get(len(placed), "more"))
     for layer in placed:
         _sample_layer(layer)
 
@@ -173,30 +214,37 @@ def sample_channels(system: Any) -> None:
 
 
 def _sample_layer(placed: Placed) -> None:
-    c, s = placed.layer.config, placed.layer.schedule
+    c, s, image = placed.layer.config, placed.layer.schedule, placed.layer.image
     m, k, n = placed.layer.shape
+    flow = f"{s.dataflow.name} group {s.psum_group}"
+    _psums(f"{flow} steps {step_class(s.psum_group, s.steps)}")
+    if s.steps > 1:
+        _psum_place(f"{flow} {'resident' if s.psums_resident else 'spilled'}")
+    producer, output = placed.layer.producer, image.output
+    _feeds(f"{'host' if producer is None else producer.schedule.dataflow.name} {s.dataflow.name}")
+    _results("raw" if output is None else "requantized")
+    if output is not None:
+        _results(f"lo_bits {output.lo_bits}")
+        for name, used in (("ReLU", output.relu), ("table", output.table is not None)):
+            if used:
+                _results(f"requantized, {name}")
     for name, size, tile in (("M", m, c.tile_m), ("N", n, c.tile_n), ("K", k, c.tile_k)):
         sizes = {1: "1", tile - 1: "tile - 1", tile: "tile", tile + 1: "tile + 1"}
         _size(f"{name} {sizes.get(size, 'tiles')}")
     if s.columns > 1:
-        _residency(f"weights {'resident' if placed.image.weights_resident else 'loaded again'}")
+        _residency(f"weights {'resident' if s.weights_resident else 'loaded again'}")
     if s.rows > 1:
-        _residency(f"activations {'resident' if placed.image.activations_resident else 'loaded again'}")
+        _residency(f"activations {'resident' if s.activations_resident else 'loaded again'}")
     fields, bus = placed.fields, c.bus_bits // 8
-    _offset(f"bias {fields['BIAS_ADDRESS'] % bus // 4}")
-    _offset(f"output {fields['OUTPUT_ADDRESS'] % bus // 4}")
-    if m > 1:
+    _offset(f"parameters {fields['PARAMETERS_ADDRESS'] % bus // 4}")
+    if output is None:
+        _offset(f"output {fields['OUTPUT_ADDRESS'] % bus // 4}")
+    if m > 1 and output is None:
         stride = fields["OUTPUT_STRIDE"]
         _stride("no gap" if stride == 4 * n else "odd" if stride % bus else "whole beats")
-    for operand in ("weights", "activations"):
-        first = fields[f"{operand.upper()}_ADDRESS"]
-        if first // 4096 != (first + len(getattr(placed, operand)) - 1) // 4096:
-            _split(operand)
-    for address, row in placed.rows():
-        for start in range(0, len(row), 4 * c.tile_n):
-            end = min(len(row), start + 4 * c.tile_n) - 1
-            if (address + start) // 4096 != (address + end) // 4096:
-                _split("output")
+    for what, spans in (*placed.reads().items(), *placed.writes().items()):
+        if any(first // 4096 != (first + size - 1) // 4096 for first, size in spans):
+            _split(what)
 
 
 @cocotb.test()

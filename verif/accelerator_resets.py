@@ -9,18 +9,22 @@ import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from sliceforge.verif.accelerator_coverage import STATES, sample_reset, sample_soft_reset
+from sliceforge.verif.accelerator_layers import cut_layer, linked_layers, small_layer
 from sliceforge.verif.accelerator_system import System
 from sliceforge.verif.axi import Fault
-from sliceforge.verif.placement import Placed, long, place_layers, seeded, small_layer
+from sliceforge.verif.placement import Placed, long, place_layers, seeded
 
 SOFT_RESET = 2
 
 
-def chain(rng: random.Random, system: System, count: int = 2) -> list[Placed]:
-    """Layers that are loaded again and again, so that reads and writes go on side by side."""
-    c = system.config
-    shape = (2 * c.tile_m + 1, min(c.max_k, c.tile_k + 3), 2 * c.tile_n + 2)
-    return place_layers(rng, [small_layer(rng, c, shape, resident=rng.random() < 0.3) for _ in range(count)])
+def chain(rng: random.Random, system: System) -> list[Placed]:
+    """Layers that keep partial sums in memory and feed each other: reads and writes go on side by side."""
+    return place_layers(rng, linked_layers(rng, system.config))
+
+
+def one(rng: random.Random, system: System) -> list[Placed]:
+    """A layer that must be right after what was before."""
+    return place_layers(rng, [cut_layer(rng, system.config)])
 
 
 async def moment(system: System, rng: random.Random) -> None:
@@ -62,7 +66,7 @@ async def check_reset(
     await system.write("INTERRUPT_PENDING", 7)
     await system.once()
     system.compare(before, placed[:done], placed[done : done + 1])
-    await system.run(chain(rng, system, 1))
+    await system.run(one(rng, system))
 
 
 @cocotb.test()
@@ -128,7 +132,7 @@ async def soft_reset_after_an_error(dut: Any) -> None:
     rng = seeded("after an error")
     error = system.registers["INTERRUPT_PENDING"].field("ERROR").mask
     for _ in range(long(6, 30)):
-        placed = chain(rng, system, 1)
+        placed = one(rng, system)
         system.load(placed)
         start, data = placed[0].pieces()["weights"]
         system.memory.faults = [Fault("read", start, start + len(data))]
@@ -145,7 +149,7 @@ async def soft_reset_after_an_error(dut: Any) -> None:
         await system.write("INTERRUPT_PENDING", 7)
         await system.once()
         system.memory.faults = []
-        await system.run(chain(rng, system, 1))
+        await system.run(one(rng, system))
         sample_soft_reset(state, owed)
     await system.finish()
 
@@ -155,7 +159,7 @@ async def soft_reset_ends_a_ring_of_layers(dut: Any) -> None:
     """A layer that names itself as the next one runs again and again, until a soft reset."""
     system = await System.start(dut, pauses=0.1)
     rng = seeded("ring")
-    placed = chain(rng, system, 1)
+    placed = place_layers(rng, [small_layer(rng, system.config)])
     placed[0].fields |= {"NEXT": 1, "NEXT_ADDRESS": placed[0].address, "INTERRUPT": 1}
     system.load(placed)
     before = bytearray(system.memory.data)
@@ -175,7 +179,7 @@ async def soft_reset_ends_a_ring_of_layers(dut: Any) -> None:
     # Both bits of CONTROL at once: the soft reset is the stronger one.
     await system.write("CONTROL", 3)
     await system.once()
-    await system.run(chain(rng, system, 1))
+    await system.run(one(rng, system))
     await system.finish()
 
 
@@ -199,6 +203,6 @@ async def reset_at_any_time(dut: Any, pauses: float) -> None:
                 assert await system.port.read(register.offset) == expected, f"{name} after reset"
         await system.once()
         system.compare(before, [], placed)
-        await system.run(chain(rng, system, 1))
+        await system.run(one(rng, system))
         sample_reset(owed)
     await system.finish()

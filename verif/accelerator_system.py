@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cocotb
@@ -22,7 +22,7 @@ from sliceforge.sim.driver import AcceleratorError, Driver
 from sliceforge.verif.accelerator_coverage import sample_channels, sample_error
 from sliceforge.verif.axi import AxiMemory, CocotbPort, Pauses
 from sliceforge.verif.axi_checker import AxiChecker, Watched, watch
-from sliceforge.verif.placement import MEMORY_BYTES, Placed, beats_moved, load_beats
+from sliceforge.verif.placement import MEMORY_BYTES, Placed, Span, beats_moved
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import reset, start
 
@@ -132,9 +132,15 @@ class System:
     def _check_counters(self, placed: Sequence[Placed], counters: Mapping[str, int]) -> None:
         expected = {
             "OUTER_PRODUCTS": sum(layer.layer.products() for layer in placed),
-            "BYTES_WRITTEN": sum(4 * layer.image.m * layer.image.n for layer in placed),
-            "WEIGHTS_BUSY": sum(load_beats(layer, "weights") for layer in placed),
-            "ACTIVATIONS_BUSY": sum(load_beats(layer, "activations") for layer in placed),
+            "BYTES_WRITTEN": sum(
+                size for layer in placed for spans in layer.writes().values() for _, size in spans
+            ),
+            **{
+                f"{operand.upper()}_BUSY": sum(
+                    sum(layer.layer.region_beats(operand)) * layer.layer.loads(operand) for layer in placed
+                )
+                for operand in ("weights", "activations")
+            },
         }
         assert {name: counters[name] for name in expected} == expected
         bound = -(-expected["OUTER_PRODUCTS"] // self.config.operators)
@@ -155,22 +161,27 @@ class System:
         anything: Sequence[Placed] = (),
     ) -> None:
         """All of memory: ``done`` layers have their results, of ``partly`` done ones any word may be old,
-        ``anything`` may be where others have their results; nothing else has changed since ``before``."""
+        ``anything`` may be where others have their results; partial sums may be anything in their places;
+        nothing else has changed since ``before``."""
         expected = bytearray(before)
-        for layer in anything:
-            for address, row in layer.rows():
+
+        def accept(spans: Iterable[Span]) -> None:
+            for address, size in spans:
                 at = address % MEMORY_BYTES
-                expected[at : at + len(row)] = self.memory.data[at : at + len(row)]
+                expected[at : at + size] = self.memory.data[at : at + size]
+
+        accept(layer.psum_area() for layer in (*done, *partly, *anything))
+        accept(span for layer in anything for span in layer.output_area())
         for layer in done:
-            for address, row in layer.rows():
+            for address, data in layer.output():
                 at = address % MEMORY_BYTES
-                expected[at : at + len(row)] = row
+                expected[at : at + len(data)] = data
         for layer in partly:
-            for address, row in layer.rows():
-                for i in range(0, len(row), 4):
+            for address, data in layer.output():
+                for i in range(0, len(data), 4):
                     at = (address + i) % MEMORY_BYTES
-                    if self.memory.data[at : at + 4] == row[i : i + 4]:
-                        expected[at : at + 4] = row[i : i + 4]
+                    if self.memory.data[at : at + 4] == data[i : i + 4]:
+                        expected[at : at + 4] = data[i : i + 4]
         if expected != self.memory.data:
             found, wanted = np.frombuffer(self.memory.data, np.uint8), np.frombuffer(expected, np.uint8)
             wrong = np.nonzero(found != wanted)[0]

@@ -1,8 +1,9 @@
 """Bench of hw/accelerator.py, end to end: the production driver, a memory and a register port on
 cocotbext-axi that pause at random, a protocol checker on both.
 
-After each run all of memory is compared, results with int64 ``W @ (x_hat - zp) + bias``; and all counters
-whose values follow from the layer. `MODULES` hold the tests of errors and of resets.
+After each run all of memory is compared, results with the golden model of chains (sim/chain.py) and the tile
+images that it implies; and all counters whose values follow from the layers. `MODULES` hold the tests of
+errors and of resets.
 """
 
 from __future__ import annotations
@@ -13,23 +14,22 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles
 
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import COUNTERS, REGISTER_SPACE, Access
 from sliceforge.sim.driver import BusError
+from sliceforge.sim.slices import sliced_activations
 from sliceforge.verif.accelerator_coverage import sample_run
+from sliceforge.verif.accelerator_layers import cut_layer, linked_layers, small_layer
+from sliceforge.verif.accelerator_queues import random_queue
 from sliceforge.verif.accelerator_system import System, component
-from sliceforge.verif.placement import (
-    MEMORY_BYTES,
-    image_of,
-    long,
-    place_layers,
-    random_chain,
-    seeded,
-    small_layer,
-)
+from sliceforge.verif.placement import MEMORY_BYTES, long, place_layers, seeded
 
 __all__ = ["CASES", "MODULES", "VISIBLE", "component"]
 
-MODULES = ["accelerator_errors", "accelerator_resets", "accelerator_coverage"]
+MODULES = [
+    "accelerator_errors", "accelerator_illegal", "accelerator_malformed", "accelerator_resets",
+    "accelerator_coverage",
+]  # fmt: skip
 """Modules with more tests."""
 VISIBLE = [("sequencer", "state_state"), ("sequencer", "soft_reset")]
 """For the coverage of soft resets."""
@@ -43,7 +43,7 @@ CASES: list[dict[str, Any]] = [
      "tile_k": 4, "wmem_kib": 1, "amem_kib": 1, "omem_kib": 2, "bus_bits": 32, "address_bits": 40,
      "load_buffer": 16, "max_k": 100},
     {"name": "three_slices", "pea_count": 2, "lanes": 4, "weight_slices": 3, "run_bits": 2, "tile_k": 8,
-     "fifo_depth": 2, "wmem_kib": 2, "amem_kib": 2, "omem_kib": 1, "bus_bits": 256, "load_buffer": 32,
+     "fifo_depth": 2, "wmem_kib": 2, "amem_kib": 2, "omem_kib": 2, "bus_bits": 256, "load_buffer": 32,
      "max_k": 300, "coverage": True},
     {"name": "odd", "pea_count": 3, "lanes": 5, "vector": 2, "run_bits": 1, "tile_k": 12, "fifo_depth": 3,
      "wmem_kib": 1, "amem_kib": 1, "omem_kib": 1, "bus_bits": 128, "load_buffer": 64, "max_k": 200},
@@ -58,8 +58,23 @@ async def random_layers(dut: Any, pauses: float) -> None:
     """Chains of layers of sizes around the tile, each with settings of its own, at any address."""
     system = await System.start(dut, pauses=pauses)
     rng = seeded("layers", pauses)
-    for _ in range(long(14, 60)):
-        placed = place_layers(rng, random_chain(rng, system.config, rng.choice([1, 1, 2, 3])))
+    for i in range(long(12, 60)):  # with the other tests enough layers for all kinds of them
+        placed = place_layers(rng, random_queue(rng, system.config, (1, 1, 2, 3)[i % 4]))
+        await system.run(placed)
+        sample_run(placed)
+    await system.finish()
+
+
+@cocotb.test()
+async def dataflows_feed_each_other(dut: Any) -> None:
+    """Layers of each dataflow with the results of a layer of each, back to back."""
+    system = await System.start(dut, pauses=0.1)
+    rng = seeded("feeds")
+    for first in Dataflow:
+        placed = place_layers(
+            rng,
+            [layer for second in Dataflow for layer in linked_layers(rng, system.config, [first, second])],
+        )
         await system.run(placed)
         sample_run(placed)
     await system.finish()
@@ -71,7 +86,7 @@ async def one_slow_channel(dut: Any, slow: str) -> None:
     """Everything at full speed but one channel of the memory."""
     system = await System.start(dut, pauses={slow: 0.9}, latency=0)
     rng = seeded("slow", slow)
-    placed = place_layers(rng, random_chain(rng, system.config, 3))
+    placed = place_layers(rng, random_queue(rng, system.config, 3))
     await system.run(placed)
     sample_run(placed)
     await system.finish()
@@ -84,7 +99,7 @@ async def long_latency(dut: Any) -> None:
         dut, pauses={"ar": 0.5, "r": 0.5, "aw": 0.2, "w": 0.2, "b": 0.97}, latency=200
     )
     rng = seeded("latency")
-    placed = place_layers(rng, random_chain(rng, system.config, 5))
+    placed = place_layers(rng, random_queue(rng, system.config, 5))
     await system.run(placed)
     sample_run(placed)
     await system.finish()
@@ -96,11 +111,14 @@ async def runs_as_the_driver_places_it(dut: Any) -> None:
     system = await System.start(dut)
     rng = seeded("driver")
     for count in (1, 3):
-        layers = random_chain(rng, system.config, count)
-        images = [image_of(layer) for layer in layers]
+        layers = random_queue(rng, system.config, count)
+        images = [layer.image for layer in layers]
         result = await system.call(system.driver.run, images, base=0x340, memory_bytes=MEMORY_BYTES - 0x340)
         for layer, output in zip(layers, result.outputs, strict=True):
-            assert np.array_equal(output, layer.expected())
+            expected, form = layer.result, layer.image.output
+            if form is not None:
+                expected = sliced_activations(expected, form.lo_bits)
+            np.testing.assert_array_equal(output, expected)
         assert result.layers_done == count
         assert result.counters["OUTER_PRODUCTS"] == sum(layer.products() for layer in layers)
     await system.finish()
@@ -123,7 +141,7 @@ async def is_fast_with_an_ideal_memory(dut: Any) -> None:
         counters["ARRAY_CYCLES"], counters["BYTES_READ"] // beat, counters["STORE_BUSY"] + 4 * layer.shape[0]
     )
     # Before the array starts: the descriptor and the first k-tiles of both operands. After it: the last tile.
-    first = (len(layer.weight_beats()) + len(layer.activation_beats())) // 4
+    first = sum(sum(layer.region_beats(operand)) for operand in ("weights", "activations")) // 4
     last = c.tile_m * (c.tile_n + 4)
     assert counters["CYCLES"] <= 1.1 * steps + first + last + 150, (counters, steps, first, last)
     await system.finish()
@@ -181,7 +199,7 @@ async def start_while_busy_is_refused(dut: Any) -> None:
     """It gets SLVERR, and neither it nor other accesses disturb the layers that run."""
     system = await System.start(dut)
     rng = seeded("busy")
-    placed = place_layers(rng, random_chain(rng, system.config, 2))
+    placed = place_layers(rng, random_queue(rng, system.config, 2))
     other = place_layers(rng, [small_layer(rng, system.config)])
     system.load(placed)
     before = bytes(system.memory.data)
@@ -265,7 +283,9 @@ async def addresses_at_the_end_of_the_space(dut: Any) -> None:
     system = await System.start(dut)
     rng = seeded("end of the space")
     c = system.config
-    for what in ("WEIGHTS_ADDRESS", "ACTIVATIONS_ADDRESS", "BIAS_ADDRESS", "OUTPUT_ADDRESS", "descriptor"):
-        placed = place_layers(rng, [small_layer(rng, c)], memory_bytes=MEMORY_BYTES // 2, top=what)
-        await system.run(placed)
+    names = ("WEIGHTS", "ACTIVATIONS", "PARAMETERS", "OUTPUT", "PSUM")
+    for what in (*(f"{name}_ADDRESS" for name in names), "descriptor"):
+        for requantize in (False, True):
+            layer = cut_layer(rng, c, requantize=requantize)
+            await system.run(place_layers(rng, [layer], memory_bytes=MEMORY_BYTES // 2, top=what))
     await system.finish()

@@ -1,4 +1,4 @@
-"""Layers for the accelerator's bench: random ones, anywhere in memory, and what the bus must carry then."""
+"""Layers in memory for the accelerator's bench: where everything lies, what is read and written."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import cocotb
-import numpy as np
 
 from sliceforge.gen import AcceleratorConfig
-from sliceforge.gen.registers import DESCRIPTOR_BYTES
-from sliceforge.sim.layer_image import (
-    LayerImage,
-    decode_descriptor,
-    descriptor_bytes,
-    encode_descriptor,
-    pack_layer,
-)
-from sliceforge.verif.layers import Layer, random_layer
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, PSUM_ALIGNMENT, TABLE_WORDS
+from sliceforge.sim.layer_image import descriptor_fields, encode_descriptor
+from sliceforge.verif.accelerator_layers import GoldenLayer
 
-__all__ = [
-    "MEMORY_BYTES", "Placed", "beats_moved", "image_of", "load_beats", "long", "passes", "place_layers",
-    "random_chain", "seeded", "small_layer",
-]  # fmt: skip
+__all__ = ["MEMORY_BYTES", "Placed", "Span", "beats_moved", "long", "place_layers", "seeded"]
 
 MEMORY_BYTES = 1 << 17
 """Of the bench's memory, which repeats over the whole address space."""
+
+Span = tuple[int, int]
+"""Address and bytes."""
+
+_LENGTH_OFFSET = next(word.offset for word in DESCRIPTOR if word.name == "ACTIVATIONS_LENGTH")
 
 
 def long(usual: int, more: int) -> int:
@@ -42,189 +38,228 @@ def seeded(*salt: Any) -> random.Random:
     return random.Random(f"{cocotb.RANDOM_SEED} {salt}")
 
 
-def _generator(rng: random.Random) -> np.random.Generator:
-    return np.random.default_rng(rng.getrandbits(64))
-
-
-def small_layer(rng: random.Random, config: AcceleratorConfig, shape: Any = None, **settings: Any) -> Layer:
-    """A layer of a few tiles, (M, K, N) all different unless ``shape`` says otherwise."""
-    shape = shape or (config.tile_m + 1, min(config.max_k, config.tile_k + 3), config.tile_n + 2)
-    return random_layer(_generator(rng), config, shape, **{"weight_bits": 4, **settings})
-
-
-def random_chain(rng: random.Random, config: AcceleratorConfig, count: int) -> list[Layer]:
-    """Layers of sizes around the tile, each with settings of its own, and of bounded work."""
-    layers: list[Layer] = []
-    while len(layers) < count:
-        lo_bits = rng.choice([4, 5, 6])
-        top = (256 >> lo_bits) - 1
-        zero_point = rng.choice([0, top, rng.randint(0, top)]) << lo_bits
-        layer = random_layer(
-            _generator(rng),
-            config,
-            (
-                rng.choice(_sizes(config.tile_m)),
-                min(config.max_k, rng.choice([*_sizes(config.tile_k), 5 * config.tile_k + 1])),
-                rng.choice(_sizes(config.tile_n)),
-            ),
-            weight_bits=rng.choice([bits for bits in (4, 7, 10) if bits <= config.max_weight_bits]),
-            lo_bits=lo_bits,
-            zero_point=rng.choice([zero_point, zero_point + (1 << lo_bits) - 1]),
-            weight_sparsity=rng.choice([0.0, 0.5, 0.97, 1.0]),
-            activation_sparsity=rng.choice([0.0, 0.5, 0.97, 1.0]),
-            resident=rng.random() < 0.75,
-        )
-        if layer.products() <= _MOST_WORK * config.operators:
-            layers.append(layer)
-    return layers
-
-
-_MOST_WORK = 2500  # cycles of the array
-
-
-def _sizes(tile: int) -> list[int]:
-    return [1, max(1, tile - 1), tile, tile + 1, 2 * tile + 3, 7, 13]
-
-
-def image_of(layer: Layer) -> LayerImage:
-    return pack_layer(
-        layer.weights, layer.activations, layer.biases, zero_point=layer.zero_point,
-        weight_bits=layer.weight_bits, lo_bits=layer.lo_bits, config=layer.config, resident=layer.resident,
-    )  # fmt: skip
-
-
 @dataclass
 class Placed:
     """A layer in memory. ``fields``: of its descriptor, for tests to alter before `System.load`."""
 
-    layer: Layer
-    image: LayerImage
+    layer: GoldenLayer
     address: int  # of the descriptor
     fields: dict[str, int]
     weights: bytearray = field(default_factory=bytearray)
-    activations: bytearray = field(default_factory=bytearray)
-    bias_bytes: bytes = b""
-    space: int | None = None  # results end there
+    activations: bytearray = field(default_factory=bytearray)  # empty if the layer before writes them
+    parameters: bytearray = field(default_factory=bytearray)
+    space: int | None = None  # what is written ends there
 
     def pieces(self) -> dict[str, tuple[int, bytes]]:
-        """What the layer reads, each with its address."""
-        return {
-            "descriptor": (self.address, encode_descriptor(self.fields)),
-            "weights": (self.fields["WEIGHTS_ADDRESS"], bytes(self.weights)),
-            "activations": (self.fields["ACTIVATIONS_ADDRESS"], bytes(self.activations)),
-            "bias": (self.fields["BIAS_ADDRESS"], self.bias_bytes),
+        """What memory must hold before, each with its address."""
+        f = self.fields
+        found = {
+            "descriptor": (self.address, encode_descriptor(f)),
+            "weights": (f["WEIGHTS_ADDRESS"], bytes(self.weights)),
+            "activations": (f["ACTIVATIONS_ADDRESS"], bytes(self.activations)),
+            "parameters": (f["PARAMETERS_ADDRESS"], bytes(self.parameters)),
         }
+        if self.layer.image.output is not None:  # the header of the last region is not written
+            last = f["OUTPUT_ADDRESS"] + (len(self.layer.output_regions) - 1) * f["OUTPUT_STRIDE"]
+            found["end"] = last, bytes(4)
+        return found
+
+    def reads(self) -> dict[str, list[Span]]:
+        """All that is read, by what it is, as often as it is read."""
+        layer, f = self.layer, self.fields
+        found = {
+            "descriptor": [(self.address, DESCRIPTOR_BYTES)],
+            "weights": [(f["WEIGHTS_ADDRESS"], len(self.weights))] * layer.loads("weights"),
+            "activations": [(f["ACTIVATIONS_ADDRESS"], len(self.activations))] * layer.loads("activations"),
+            "parameters": list(self._parameter_spans()),
+            "psums": self._psums()[0],
+        }
+        if layer.producer is not None:
+            found["activations"] = [
+                (
+                    f["ACTIVATIONS_ADDRESS"] + i * f["ACTIVATIONS_STRIDE"],
+                    (1 + beats) * layer.config.load_beat_bytes,
+                )
+                for i, beats in enumerate(layer.region_beats("activations"))
+            ] * layer.loads("activations")
+        return found
+
+    def _parameter_spans(self) -> Any:
+        """Table, exponents, and for each row of tiles biases and scales."""
+        image, at = self.layer.image, self.fields["PARAMETERS_ADDRESS"]
+        table = TABLE_WORDS if image.output is not None and image.output.table is not None else 0
+        for words in (table, len(image.exponent_words)):
+            if words:
+                yield at, 4 * words
+            at += 4 * words
+        size = 4 if image.output is None else 12
+        for rows in image.schedule.parameter_rows():
+            yield at + size * rows.start, size * (rows.stop - rows.start)
+
+    def _psums(self) -> tuple[list[Span], list[Span]]:
+        """Reads and writes of partial sums: tile t of a block, at position g of its group, lies in place
+        t * group + g; a group's head needs all of the group before, the last chunk the rest of its own."""
+        s, c = self.layer.schedule, self.layer.config
+        reads: list[Span] = []
+        writes: list[Span] = []
+        if s.psums_resident:
+            return reads, writes
+        group = max(1, s.psum_group)
+        size = 4 * (c.psum_words if s.psum_group else c.tile_m * c.tile_n)
+        stride = -(-size // (c.bus_bits // 8)) * (c.bus_bits // 8)
+        for i, j, chunk in s.tiles():
+            tile = {Dataflow.WEIGHT_STATIONARY: j, Dataflow.INPUT_STATIONARY: i}.get(s.dataflow, 0) % s.block
+            first, position = self.fields["PSUM_ADDRESS"] + tile * group * stride, chunk % group
+            is_last = chunk == s.steps - 1
+            if chunk and position == 0:
+                reads.append((first, group * stride))
+            elif position and is_last:
+                reads.append((first, position * stride))
+            if not is_last:
+                writes.append((first + position * stride, size))
+        return reads, writes
+
+    def output(self) -> list[tuple[int, bytes]]:
+        """Results as they are written, job by job, with addresses: rows of a tile, or images and lengths."""
+        f, s, c = self.fields, self.layer.schedule, self.layer.config
+        first, stride = f["OUTPUT_ADDRESS"], f["OUTPUT_STRIDE"]
+        if self.layer.image.output is None:
+            results = self.layer.result.astype("<i4")
+            found = [
+                (first + i * stride + 4 * columns.start, results[i, columns].tobytes())
+                for rows, columns in s.output_tiles()
+                for i in range(rows.start, rows.stop)
+            ]
+        else:
+            found, at, before = [], first, f["LENGTH_ADDRESS"]
+            for images in self.layer.output_regions:
+                here = at + c.load_beat_bytes
+                for image in images:
+                    found.append((here, image.tobytes()))
+                    here += image.nbytes
+                found.append((before, ((here - at) // c.load_beat_bytes).to_bytes(4, "little")))
+                before, at = at, at + stride
+        if self.space is not None:
+            found = [(at, data[: self.space - at]) for at, data in found if at < self.space]
+        return found
+
+    def writes(self) -> dict[str, list[Span]]:
+        """All that is written, job by job."""
+        return {"output": [(at, len(data)) for at, data in self.output()], "psums": self._psums()[1]}
+
+    def psum_area(self) -> Span:
+        return self.fields["PSUM_ADDRESS"], self.layer.image.psum_bytes
+
+    def output_area(self) -> list[Span]:
+        """Where the layer may write results, right or wrong."""
+        spans = self.writes()["output"]
+        if self.layer.image.output is not None:
+            size = len(self.layer.output_regions) * self.fields["OUTPUT_STRIDE"]
+            spans += [(self.fields["OUTPUT_ADDRESS"], size)]
+        return spans
 
     def clip(self, operand: str, size: int) -> None:
         """Keeps only the first ``size`` bytes of what lies in memory."""
-        if operand == "bias":
-            self.bias_bytes = self.bias_bytes[:size]
-        else:
-            del getattr(self, operand)[size:]
-
-    def rows(self) -> list[tuple[int, bytes]]:
-        """What the layer writes: each row of results with its address."""
-        first, stride = self.fields["OUTPUT_ADDRESS"], self.fields["OUTPUT_STRIDE"]
-        results = self.layer.expected().astype("<i4")
-        rows = [(first + i * stride, row.tobytes()) for i, row in enumerate(results)]
-        if self.space is not None:
-            rows = [(at, row[: self.space - at]) for at, row in rows if at < self.space]
-        return rows
+        del getattr(self, operand)[size:]
 
 
 def place_layers(
     rng: random.Random,
-    layers: Sequence[Layer],
+    layers: Sequence[GoldenLayer],
     *,
     memory_bytes: int = MEMORY_BYTES,
     interrupt: Callable[[int], bool] = lambda i: False,
     top: str | None = None,
 ) -> list[Placed]:
-    """Layers as a chain, everything at random legal addresses of the whole space, in random order.
+    """Layers as a queue, everything at random legal addresses of the whole space, in random order.
 
-    Some rows of results, regions and biases lie across 4 KiB. memory_bytes: of the memory to use. top: this
-    of the last layer ("descriptor" or an address of the descriptor) ends where the address space does.
+    Some of it lies across 4 KiB. memory_bytes: of the memory to use. top: this of the last layer, an
+    address of the descriptor or "descriptor", ends where the address space does.
     """
     config = layers[0].config
-    images = [image_of(layer) for layer in layers]
-    strides = [4 * (image.n + rng.choice([0, 0, 1, 2, 7])) for image in images]
-    wanted: list[tuple[int, str, int, int]] = []  # layer, what, size, alignment
-    for i, (image, stride) in enumerate(zip(images, strides, strict=True)):
+    load = config.load_beat_bytes
+    strides, wanted = [], []  # wanted: layer, what, size, alignment
+    for i, layer in enumerate(layers):
+        image = layer.image
+        stride = 4 * (image.schedule.n + rng.choice([0, 0, 1, 2, 7]))
+        output = (image.schedule.m - 1) * stride + 4 * image.schedule.n, 4
+        if image.output is not None:
+            stride = image.output.stride + load * rng.choice([0, 0, 1, 3])
+            output = len(layer.output_regions) * stride, load
+        strides.append(stride)
         wanted += [
             (i, "descriptor", DESCRIPTOR_BYTES, DESCRIPTOR_BYTES),
-            (i, "WEIGHTS_ADDRESS", image.weights.nbytes, config.load_beat_bytes),
-            (i, "ACTIVATIONS_ADDRESS", image.activations.nbytes, config.load_beat_bytes),
-            (i, "BIAS_ADDRESS", 4 * image.m, 4),
-            (i, "OUTPUT_ADDRESS", (image.m - 1) * stride + 4 * image.n, 4),
+            (i, "WEIGHTS_ADDRESS", image.weights.nbytes, load),
+            (i, "PARAMETERS_ADDRESS", image.parameters.nbytes, 4),
+            (i, "OUTPUT_ADDRESS", *output),
+            (i, "PSUM_ADDRESS", image.psum_bytes, PSUM_ALIGNMENT),
         ]
+        if layer.producer is None:
+            wanted.append((i, "ACTIVATIONS_ADDRESS", image.activations.nbytes, load))
+        if image.output is not None:
+            wanted.append((i, "LENGTH_ADDRESS", 4, 4))
+    found = _addresses(rng, config, wanted, memory_bytes, (len(layers) - 1, top))
+    placed = []
+    for i, layer in enumerate(layers):
+        here, image = found[i], layer.image
+        following = found[i + 1]["descriptor"] if i + 1 < len(layers) else None
+        fields = {
+            **{name: int(value) for name, value in descriptor_fields(image).items()},
+            **{name: at for name, at in here.items() if name != "descriptor"},
+            "OUTPUT_STRIDE": strides[i],
+            "NEXT": int(following is not None),
+            "NEXT_ADDRESS": following or 0,
+            "INTERRUPT": int(interrupt(i)),
+        }
+        if layer.producer is not None:
+            before = placed[i - 1]
+            assert before.layer is layer.producer
+            fields["ACTIVATIONS_ADDRESS"] = before.fields["OUTPUT_ADDRESS"]
+            fields["ACTIVATIONS_STRIDE"] = strides[i - 1]
+            before.fields["LENGTH_ADDRESS"] = here["descriptor"] + _LENGTH_OFFSET
+        placed.append(
+            Placed(
+                layer, here["descriptor"], fields, bytearray(image.weights.tobytes()),
+                bytearray(image.activations.tobytes()), bytearray(image.parameters.astype("<u4").tobytes()),
+            )
+        )  # fmt: skip
+    return placed
+
+
+def _addresses(
+    rng: random.Random,
+    config: AcceleratorConfig,
+    wanted: list[tuple[int, str, int, int]],
+    memory_bytes: int,
+    top: tuple[int, str | None],
+) -> list[dict[str, int]]:
+    """Of each layer, by name."""
     rng.shuffle(wanted)
-    found: list[dict[str, int]] = [{} for _ in layers]
+    found: list[dict[str, int]] = [{} for _ in range(1 + top[0])]
     end = 0
     for i, what, size, alignment in wanted:
         at = -(-(end + rng.randrange(256)) // alignment) * alignment
         if what != "descriptor" and rng.random() < 0.3:  # across the next 4 KiB
             page = (at | 4095) + 1
             at = max(at, page - rng.randint(1, max(1, min(size, 96) // alignment)) * alignment)
-        if what == top and i == len(layers) - 1:
-            at = (1 << config.address_bits) - size
+        if (i, what) == top:
+            at = ((1 << config.address_bits) - size) // alignment * alignment
         else:
             end = at + size
             at += MEMORY_BYTES * rng.randrange((1 << config.address_bits) // MEMORY_BYTES)
         found[i][what] = at
     assert end <= memory_bytes, f"layers need {end} bytes of memory"
-    placed = []
-    for i, (layer, image) in enumerate(zip(layers, images, strict=True)):
-        descriptor = descriptor_bytes(
-            image,
-            weights_address=found[i]["WEIGHTS_ADDRESS"],
-            activations_address=found[i]["ACTIVATIONS_ADDRESS"],
-            bias_address=found[i]["BIAS_ADDRESS"],
-            output_address=found[i]["OUTPUT_ADDRESS"],
-            output_stride=strides[i],
-            next_address=found[i + 1]["descriptor"] if i + 1 < len(layers) else None,
-            interrupt=interrupt(i),
-        )
-        placed.append(
-            Placed(
-                layer, image, found[i]["descriptor"], decode_descriptor(descriptor),
-                bytearray(image.weights.tobytes()), bytearray(image.activations.tobytes()),
-                image.bias.astype("<i4").tobytes(),
-            )
-        )  # fmt: skip
-    return placed
-
-
-def passes(placed: Placed) -> dict[str, int]:
-    """How often each region is read."""
-    schedule = placed.layer.schedule
-    return {
-        "weights": 1 if placed.image.weights_resident else schedule.columns,
-        "activations": 1 if placed.image.activations_resident else schedule.rows,
-    }
+    return found
 
 
 def beats_moved(placed: Placed) -> tuple[Counter[int], Counter[int]]:
     """How often each beat of memory (address over bytes of the bus) is read, and written, for this layer."""
-    config = placed.layer.config
-    bus, tile = config.bus_bits // 8, 4 * config.tile_n  # bytes of a row of a tile, written at once
-    read, written = Counter[int](), Counter[int]()
-
-    def add(beats: Counter[int], at: int, size: int, times: int = 1) -> None:
-        for beat in range(at // bus, -(-(at + size) // bus)):
-            beats[beat] += times
-
-    for name, (at, data) in placed.pieces().items():
-        add(read, at, len(data), passes(placed).get(name, 1))
-    for at, row in placed.rows():
-        for i in range(0, len(row), tile):
-            add(written, at + i, min(tile, len(row) - i))
-    return read, written
-
-
-def load_beats(placed: Placed, operand: str) -> int:
-    """Load beats of images that go into the array; headers of regions do not."""
-    config = placed.layer.config
-    size, regions = len(getattr(placed, operand)), 1
-    if operand == "weights":
-        regions = placed.layer.schedule.rows
-    return (size // config.load_beat_bytes - regions) * passes(placed)[operand]
+    bus = placed.layer.config.bus_bits // 8
+    counts = []
+    for kinds in (placed.reads(), placed.writes()):
+        beats = Counter[int]()
+        for (at, size), times in Counter(span for spans in kinds.values() for span in spans).items():
+            for beat in range(at // bus, -(-(at + size) // bus)):
+                beats[beat] += times
+        counts.append(beats)
+    return counts[0], counts[1]

@@ -14,8 +14,9 @@ from typing import Any
 import cocotb
 
 from sliceforge.gen import AcceleratorConfig
+from sliceforge.verif.accelerator_layers import small_layer
 from sliceforge.verif.accelerator_system import System, component
-from sliceforge.verif.placement import place_layers, seeded, small_layer
+from sliceforge.verif.placement import place_layers, seeded
 
 __all__ = ["CASE", "component"]
 

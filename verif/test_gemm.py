@@ -519,9 +519,9 @@ class TestRefused:
                 "psum_exponents must be an array of integers 0..31, not of float64",
             ),
             (
-                {"engine": "rtl"},
+                {"engine": "rtl", "psum_group": 5},
                 ValueError,
-                "psum_group needs engine golden, not 'rtl': this core keeps full partial sums",
+                "psum_group must be 1..4 for engine rtl, not 5",
             ),
         ],
     )  # fmt: skip

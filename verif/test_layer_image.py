@@ -261,7 +261,7 @@ def test_fields_that_do_not_fit_are_refused() -> None:
     ("offset", "sentence"),
     [
         (0, "descriptor must have format 2, not 3"),
-        (0x74, "all reserved bits 0"),  # a word that no field uses
+        (0x7C, "all reserved bits 0"),  # a word that no field uses
         (0x07, "all reserved bits 0"),  # above M
     ],
 )

@@ -165,13 +165,16 @@ def _played(regions: list[Any], loads: tuple[int, int]) -> Iterator[tuple[int, i
 @settings(deadline=None, max_examples=60)
 @given(s=schedules(), span=st.integers(1, 100))
 def test_spans_cut_regions(s: Schedule, span: int) -> None:
-    """A region ends with the image that completes the span; all are there, in order."""
+    """A region ends with the image that completes the span, and with K; all are there, in order."""
     whole, parts = s.activation_regions(), replace(s, span=span).activation_regions()
     assert list(chain(*parts)) == list(chain(*whole))
     ends = {tuple(region[-1]) for region in whole}
     for part in parts:
         sizes = [s.k_slices[image].stop - s.k_slices[image].start for _, image in part]
-        assert sum(sizes[:-1]) < span and (sum(sizes) >= span or tuple(part[-1]) in ends)
+        assert sum(sizes[:-1]) < span and (
+            sum(sizes) >= span or tuple(part[-1]) in ends or part[-1][1] == s.images - 1
+        )
+        assert all(image != s.images - 1 for _, image in part[:-1])
 
 
 @settings(deadline=None, max_examples=60)
