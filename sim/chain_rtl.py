@@ -84,8 +84,9 @@ def with_apsq(
     layers: Sequence[ChainLayer], activations: npt.ArrayLike, *, group: int, chunk: int, per: str = "layer"
 ) -> list[ChainLayer]:
     """The layers with APSQ in groups of ``group``, K-chunks of ``chunk`` positions and exponents that are
-    calibrated (`calibrate_exponents`) on ``activations``, layer by layer, each on what the ones before "
-        "give."""
+    calibrated (`calibrate_exponents`) on ``activations``, layer by layer, each on what the ones before
+    give.
+    """
     changed: list[ChainLayer] = []
     x = activations
     for layer in layers:
