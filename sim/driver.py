@@ -144,7 +144,7 @@ def place(images: Sequence[LayerImage], *, base: int, memory_bytes: int) -> Plac
             parameters_address=parts[2][0],
             output_address=outputs[i],
             psum_address=psums,
-            length_address=lengths[i],
+            length_address=lengths[i] if image.output is not None else 0,
             next_address=descriptors[i + 1] if i + 1 < len(images) else None,
         )
         for start, part in ((descriptors[i], descriptor), *parts):
