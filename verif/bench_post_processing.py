@@ -181,7 +181,7 @@ def some_shape(rng: random.Random) -> tuple[int, int]:
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-@cocotb.parametrize(dataflow=DATAFLOWS, stall=STALLS)
+@cocotb.parametrize((("dataflow", "stall"), [*zip(DATAFLOWS, STALLS, strict=True), (DATAFLOWS[2], 0.0)]))
 async def makes_the_next_input(dut: Any, dataflow: Dataflow, stall: float) -> None:
     """Without a table and with one, with ReLU and without, a reset between the layers."""
     await start(dut, component(parameters()))
@@ -215,7 +215,7 @@ async def starts_again_after_a_reset(dut: Any) -> None:
     """While the table loads, while results pass, and with an image on its way."""
     await start(dut, component(parameters()))
     rng = random.Random(cocotb.RANDOM_SEED)
-    for cycles in (0, 10, 40, 80, 150, 300, 500):
+    for cycles in (0, 20, 80, 300):
         bench = Bench(dut, some_shape(rng), rng.choice(DATAFLOWS), table=rng.getrandbits(1), stall=0.2)
         await bench.start()
         await ClockCycles(dut.clk, cycles + rng.randrange(10))
