@@ -39,7 +39,7 @@ class ImageWay(wiring.Component):
     Latency: 1 + banks cycles from ``start`` to the counts; 1 from the last write to ``start``.
     Throughput: a vector a cycle in; from the counts on, a granule a cycle out.
     Flow control: valid/ready on ``granules``; none on writes. Reset: drops the tiles.
-    Tested range: vector 2, 4, 8; run_bits 1..8; tile_k 4..128; banks 1..9.
+    Tested range: vector 2, 4, 8; run_bits 2, 5, 8; tile_k 12..64; banks 1, 3, 9.
     """
 
     def __init__(self, *, layout, banks):

@@ -58,7 +58,7 @@ class ImageWriter(wiring.Component):
     Throughput: a beat of values a cycle, as long as images leave as fast as they come; an image takes a cycle
     for each of its bus beats, without a pause, and 3 + ceil(banks / ways) more; a tile's length takes 2.
     Flow control: valid/ready; there is room for two images. Reset: drops everything.
-    Tested range: vector 2, 4, 8; banks 1..16; ways 1, 2, 4, more than banks too; bus_bits 32..256.
+    Tested range: vector 2, 4, 8; banks 2, 3, 6; ways 1, 2, 4, more than banks too; bus_bits 32..256.
     """
 
     def __init__(self, *, layout, banks, ways, sums, tile_m, bus_bits, address_bits):

@@ -32,7 +32,9 @@ class OutputRegions(wiring.Component):
         layer.
     tiles : stream out; valid until the last tile of the layer is taken.
 
-    Latency: 4 cycles from a tile to the next.
+    Latency: 4 cycles from a tile to the next. Less than 2^DIM_BITS tiles.
+    Tested range: up to 5 tiles each way; groups of 1 row of tiles to more than all; address_bits 32, 64; any
+    stride; regions at the end of the space and past it, whose addresses are its end.
     """
 
     def __init__(self, *, address_bits, tile_m, tile_n, k_bits):

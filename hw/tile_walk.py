@@ -23,10 +23,13 @@ class TileWalk(wiring.Component):
     Members
     -------
     dataflow, rows_last, columns_last, block_ends : in; of the `TileNest` at the present tile.
-    first_row : in; constant from ``start`` on. start : in; a pulse: go there, and to column 0.
+    first_row : in; constant from ``start`` on. start : in; a pulse after reset: go there; the column is 0.
     next_row, next_column : in; the row behind the present one, the column beside it.
     next : in; a pulse: the present tile is finished.
     row, column : out; of the present tile. following_row : out; of the next tile.
+
+    Latency: 0 to following_row, else 1. Throughput: a tile a cycle.
+    Tested range: up to 5 tiles each way, blocks of 1 to 6; row_bits 3, 33; column_bits 24, 65.
     """
 
     def __init__(self, *, row_bits, column_bits):

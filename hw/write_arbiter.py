@@ -22,7 +22,9 @@ class WriteArbiter(wiring.Component):
     jobs_{i}, beats_{i} : stream in. A job's beats must follow it without waiting for the other writer.
     jobs, beats : stream out.
 
-    Latency: 0 for jobs, 1 from a job to its beats. Throughput: a beat a cycle. Flow control: valid/ready.
+    Latency: 0 for jobs, 1 from a job to its beats. Throughput: a beat a cycle. Flow control: valid/ready;
+    four jobs go ahead of their beats.
+    Tested range: bus_bits 32, 128; address_bits 32, 64; jobs of 1 to 17 beats.
     """
 
     def __init__(self, *, bus_bits, address_bits, most_beats):

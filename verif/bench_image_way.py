@@ -11,16 +11,13 @@ from cocotb.triggers import ClockCycles, FallingEdge
 from sliceforge.gen.config import TileLayout
 from sliceforge.hw.image_way import ImageWay
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, quiet, reset, start
+from sliceforge.verif.streams import Sink, quiet, reset, start
 from sliceforge.verif.tiles import Tile, image, join, random_length, random_tile
 
 CASES = [
     {"vector": 4, "run_bits": 2, "tile_k": 16, "banks": 3},
-    {"vector": 4, "run_bits": 4, "tile_k": 32, "banks": 4},
-    {"vector": 2, "run_bits": 1, "tile_k": 4, "banks": 1},
-    {"vector": 2, "run_bits": 6, "tile_k": 128, "banks": 9},  # counts in three granules
-    {"vector": 8, "run_bits": 3, "tile_k": 20, "banks": 2},
-    {"vector": 4, "run_bits": 8, "tile_k": 12, "banks": 5},  # no run is long enough for a filler
+    {"vector": 2, "run_bits": 5, "tile_k": 64, "banks": 9},  # counts in three granules
+    {"vector": 8, "run_bits": 8, "tile_k": 12, "banks": 1},  # no run is long enough for a filler
 ]
 
 
@@ -125,7 +122,7 @@ class Bench:
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-@cocotb.parametrize(stall=STALLS, sparsity=[0.0, 0.5, 0.95, 1.0])
+@cocotb.parametrize((("stall", "sparsity"), [(0.0, 0.0), (0.0, 0.95), (0.2, 0.5), (0.2, 1.0), (0.8, 0.5)]))
 async def gives_tiles(dut: Any, stall: float, sparsity: float) -> None:
     """Back to back, the next one written while one is read, with each number of banks that are used."""
     await start(dut, component(parameters()))

@@ -12,19 +12,13 @@ from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.hw.image_writer import ImageWriter
 from sliceforge.verif.output_layer import OutputLayer
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
+from sliceforge.verif.streams import Sink, Source, quiet, reset, start
 
 # Ways fewer than lanes, as many, more; load beats as wide as the bus and wider; tile_k below tile_m or above.
 CASES = [
     {"lanes": 2, "vector": 4, "pea_count": 2, "tile_k": 16, "run_bits": 2, "bus_bits": 32},  # 2 parts
-    {"lanes": 16, "vector": 4, "pea_count": 16, "tile_k": 32, "run_bits": 4, "bus_bits": 256},  # panacea
     {"lanes": 3, "vector": 2, "pea_count": 5, "tile_k": 8, "run_bits": 1, "bus_bits": 128},
-    {"lanes": 6, "vector": 8, "pea_count": 2, "tile_k": 12, "run_bits": 3, "bus_bits": 256,
-     "address_bits": 40},
-    {"lanes": 5, "vector": 8, "pea_count": 2, "tile_k": 16, "run_bits": 8, "bus_bits": 32},  # 4 parts
-    {"lanes": 1, "vector": 4, "pea_count": 5, "tile_k": 16, "run_bits": 4, "bus_bits": 256},
-    {"lanes": 4, "vector": 2, "pea_count": 3, "tile_k": 8, "run_bits": 2, "bus_bits": 256},
-    {"lanes": 6, "vector": 2, "pea_count": 7, "tile_k": 4, "run_bits": 1, "bus_bits": 64,
+    {"lanes": 6, "vector": 8, "pea_count": 2, "tile_k": 12, "run_bits": 8, "bus_bits": 256,
      "address_bits": 64},
 ]  # fmt: skip
 
@@ -145,8 +139,13 @@ def some_layer(rng: random.Random) -> tuple[list[tuple[int, int]], dict[str, int
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-@cocotb.parametrize(stalls=[*((s, s, s) for s in STALLS), (0.8, 0, 0), (0, 0.8, 0.2), (0, 0, 0.8)])
-@cocotb.parametrize(sparsity=[0.0, 0.6, 0.97, 1.0])
+@cocotb.parametrize(
+    (
+        ("stalls", "sparsity"),
+        [((0, 0, 0), 0.0), ((0, 0, 0), 0.97), ((0.2, 0.2, 0.2), 0.6), ((0.8, 0.8, 0.8), 0.6),
+         ((0.8, 0, 0), 1.0), ((0, 0.8, 0.2), 0.97), ((0, 0, 0.8), 0.0)],
+    )
+)  # fmt: skip
 async def writes_layers(dut: Any, stalls: tuple[float, float, float], sparsity: float) -> None:
     await start(dut, component(parameters()))
     rng = random.Random(f"{cocotb.RANDOM_SEED} {stalls} {sparsity}")
@@ -229,8 +228,9 @@ async def reaches_the_end_of_the_space_and_marks_what_is_past_it(dut: Any) -> No
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-@cocotb.parametrize(share=[0.0, 0.2, 0.5, 0.9, 1.0])
-@cocotb.parametrize(stall=[0.0, 0.5, 1.0])
+@cocotb.parametrize(
+    (("share", "stall"), [(0.0, 0.0), (0.2, 0.5), (0.5, 0.0), (0.5, 1.0), (0.9, 0.5), (1.0, 1.0)])
+)
 async def starts_again_after_a_reset(dut: Any, share: float, stall: float) -> None:
     """After a share of the values, with beats going out; with both halves full."""
     await start(dut, component(parameters()))

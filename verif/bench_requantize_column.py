@@ -51,7 +51,12 @@ async def write_table(dut: Any, table: list[int]) -> None:
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-@cocotb.parametrize(offset=[0, 1, 128, 255, 257], lowest=[0, 255], use_table=[0, 1])
+@cocotb.parametrize(
+    (
+        ("offset", "lowest", "use_table"),
+        [(0, 0, 0), (1, 1, 1), (128, 0, 0), (255, 255, 1), (257, 0, 1), (257, 255, 0)],
+    )
+)
 async def is_exact(dut: Any, offset: int, lowest: int, use_table: int) -> None:
     """Every amount with each corner of the multiplier and a random one: corners of the result and ties."""
     await start(dut, component({}))

@@ -59,7 +59,7 @@ class Bench:
         self.sent[writer].append((job, data))
 
     async def watch(self) -> None:
-        """In every cycle: a new offer is that of the second writer, if it has one; no beat precedes its job."""
+        """In every cycle: a new offer is the second writer's, if it has one; no beat precedes its job."""
         dut, held, owed = self.dut, False, 0
         while True:
             await FallingEdge(dut.clk)
