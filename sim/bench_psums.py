@@ -22,9 +22,10 @@ from sliceforge.sim.gemm import DATAFLOWS, MismatchError, folded_bias
 from sliceforge.sim.golden import aqs_gemm
 from sliceforge.sim.layer_image import LayerImage, pack_layer
 from sliceforge.sim.minilm import linear_layer
+from sliceforge.sim.plans import plan, plans
 from sliceforge.sim.quantize import QuantizedLayer, quantize_layer
 from sliceforge.sim.rtl import run_layers
-from sliceforge.sim.schedule import Schedule, plan, plans
+from sliceforge.sim.schedule import Schedule
 from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
 
 __all__ = ["apsq_cells", "chains", "dataflows", "lost_cycles", "psum_bytes", "psum_errors"]

@@ -18,7 +18,8 @@ from sliceforge.sim.chain import ChainLayer
 from sliceforge.sim.gemm import folded_bias
 from sliceforge.sim.layer_image import LayerImage, OutputImages, pack_layer
 from sliceforge.sim.limits import check_hardware, check_psums
-from sliceforge.sim.schedule import Schedule, plan
+from sliceforge.sim.plans import plan
+from sliceforge.sim.schedule import Schedule
 
 __all__ = ["chain_k_tile", "pack_chain", "region_stride"]
 

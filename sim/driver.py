@@ -18,7 +18,8 @@ import numpy.typing as npt
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.errors import ERROR_TEXTS, ErrorCode
 from sliceforge.gen.registers import COUNTERS, DESCRIPTOR, DESCRIPTOR_BYTES, Access, register_map
-from sliceforge.sim.layer_image import LayerImage, descriptor_bytes, read_output
+from sliceforge.sim.layer_image import LayerImage, descriptor_bytes
+from sliceforge.sim.layer_memory import read_output
 
 __all__ = ["AcceleratorError", "BusError", "Driver", "Placement", "Port", "RunResult", "place"]
 

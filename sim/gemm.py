@@ -15,8 +15,9 @@ from sliceforge.sim.apsq import apsq_gemm, check_exponents
 from sliceforge.sim.golden import GemmResult, aqs_gemm
 from sliceforge.sim.layer_image import LayerImage, least_bytes, pack_layer
 from sliceforge.sim.limits import check_hardware, check_psums
+from sliceforge.sim.plans import plan
 from sliceforge.sim.rtl import Memory, Trace, run_layer
-from sliceforge.sim.schedule import dram_bytes, plan
+from sliceforge.sim.schedule import dram_bytes
 from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 

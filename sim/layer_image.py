@@ -1,44 +1,41 @@
-"""A layer as the hardware reads it: regions of tile images, folded biases and the descriptor
-(docs/memory-format.md), and back.
+"""A layer as the hardware reads it: regions of tile images, parameters and the descriptor
+(docs/memory-format.md). `sim/layer_memory.py` reads it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from sliceforge.gen.config import AcceleratorConfig, TileLayout
+from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
-from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT, TABLE_WORDS
-from sliceforge.hw.payloads import DIM_BITS, PSUM_BANKS
+from sliceforge.gen.registers import DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT
+from sliceforge.hw.payloads import PSUM_BANKS
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import check_exponents
-from sliceforge.sim.images import activation_images, image_beats, unpack_image, weight_images
-from sliceforge.sim.schedule import Schedule, plan
+from sliceforge.sim.descriptor import MOST_SPAN, encode_descriptor
+from sliceforge.sim.images import activation_images, weight_images
+from sliceforge.sim.plans import plan
+from sliceforge.sim.schedule import Schedule
 
 __all__ = [
+    "LENGTH_BYTES",
     "LayerImage",
     "OutputImages",
-    "UnpackedLayer",
-    "decode_descriptor",
     "descriptor_bytes",
     "descriptor_fields",
-    "descriptor_schedule",
-    "encode_descriptor",
     "least_bytes",
     "pack_layer",
-    "read_output",
-    "unpack_layer",
 ]  # fmt: skip
 
 Bytes = npt.NDArray[np.uint8]
 ReadMemory = Callable[[int, int], bytes | bytearray | memoryview]
 
-_MOST_SPAN = (1 << DIM_BITS) - 1  # regions of activations end only where the loops say so
-_LENGTH_BYTES = 4  # of a region's header: the length of the next region
+LENGTH_BYTES = 4
+"""Of a region's header: the length of the next region."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,20 +123,6 @@ class LayerImage:
         return s.waiting_psums * max(1, s.psum_group) * stride
 
 
-@dataclass(frozen=True, eq=False)
-class UnpackedLayer:
-    """A layer read back: ``weights`` int16 (M, K), ``x_hat`` uint8 (K, N), ``bias`` int32 (M,), ``exponents``
-    one a K-chunk with APSQ, and the ``descriptor``'s fields as `decode_descriptor` gives them.
-    """
-
-    descriptor: dict[str, int]
-    schedule: Schedule
-    weights: npt.NDArray[np.int16]
-    x_hat: npt.NDArray[np.uint8]
-    bias: npt.NDArray[np.int32]
-    exponents: tuple[int, ...]
-
-
 def pack_layer(
     weights: npt.ArrayLike,
     activations: npt.ArrayLike | None,
@@ -161,7 +144,7 @@ def pack_layer(
     """The images of ``Y = W @ (x_hat - zp) + bias``, or of the APSQ of arithmetic.md section 8.
 
     weights (M, K), activations (K, N): integers; folded_bias (M,): of 32 bits, zp folded in as by
-    `gemm.folded_bias`. dataflow, chunk, psum_group, resident : of `schedule.plan`, which chooses the schedule
+    `gemm.folded_bias`. dataflow, chunk, psum_group, resident : of `plans.plan`, which chooses the schedule
     by the size of these images; schedule: take this one instead. psum_exponents: with psum_group, one integer
     or one a K-chunk. Where activations are None, another layer writes them, in regions ``activations_stride``
     bytes apart (`chain_image.pack_chain`). Raises TypeError or ValueError for what ``config``'s machine
@@ -223,7 +206,7 @@ def _regions(images: list[list[Bytes]], regions: list[list[tuple[int, int]]]) ->
     parts = []
     for region, following in zip(regions, [*lengths[1:], 0], strict=True):
         header = np.zeros((1, images[0][0].shape[1]), np.uint8)
-        header[0, :_LENGTH_BYTES] = np.frombuffer(following.to_bytes(_LENGTH_BYTES, "little"), np.uint8)
+        header[0, :LENGTH_BYTES] = np.frombuffer(following.to_bytes(LENGTH_BYTES, "little"), np.uint8)
         parts += [header, *(images[tile][kt] for tile, kt in region)]
     return np.concatenate(parts).reshape(-1), lengths[0]
 
@@ -292,7 +275,7 @@ def descriptor_fields(image: LayerImage) -> dict[str, int]:
         "WEIGHTS_LENGTH": image.weights_length,
         "K_CHUNK": s.chunk,
         "ACTIVATIONS_LENGTH": image.activations_length,
-        "ACTIVATIONS_SPAN": _MOST_SPAN if s.span is None else s.span,
+        "ACTIVATIONS_SPAN": MOST_SPAN if s.span is None else s.span,
         "K_TILE": s.k_tile,
         "PSUM_GROUP": s.psum_group,
         "BLOCK": s.block,
@@ -316,177 +299,3 @@ def descriptor_fields(image: LayerImage) -> dict[str, int]:
             "OUTPUT_TILE_COLUMNS": s.columns,
         }
     return fields
-
-
-def _descriptor_fields() -> dict[str, tuple[int, int]]:
-    """(lowest bit in the descriptor, width) of each field; the two words of an address are one field."""
-    fields: dict[str, tuple[int, int]] = {}
-    for register in DESCRIPTOR:
-        for field in register.fields:
-            name = register.name if field.name == "VALUE" else field.name
-            if name.endswith("_HIGH"):
-                name = name.removesuffix("_HIGH")
-                fields[name] = (fields[name][0], fields[name][1] + field.width)
-            else:
-                fields[name] = (8 * register.offset + field.lsb, field.width)
-    return fields
-
-
-_FIELDS = _descriptor_fields()
-
-
-def encode_descriptor(values: Mapping[str, int]) -> bytes:
-    """A descriptor of these fields, named as in `registers.DESCRIPTOR`: a register's name, or its fields'
-    where it has several; an address is one value of 64 bits. Absent fields are 0, and values need not be
-    legal, but must fit: else ValueError.
-    """
-    word = 0
-    for name, value in values.items():
-        lsb, width = _FIELDS[name]
-        word |= checks.integer(name, int(value), 0, (1 << width) - 1) << lsb
-    return word.to_bytes(DESCRIPTOR_BYTES, "little")
-
-
-def decode_descriptor(data: bytes | bytearray | memoryview) -> dict[str, int]:
-    """All fields of a descriptor, as `encode_descriptor` takes them. ValueError if its format is unknown or
-    a reserved bit is set.
-    """
-    word = int.from_bytes(data, "little")
-    values = {name: word >> lsb & ((1 << width) - 1) for name, (lsb, width) in _FIELDS.items()}
-    if len(data) != DESCRIPTOR_BYTES or encode_descriptor(values) != bytes(data):
-        raise ValueError(f"descriptor must have {DESCRIPTOR_BYTES} bytes and all reserved bits 0")
-    if values["FORMAT"] != DESCRIPTOR_FORMAT:
-        raise ValueError(f"descriptor must have format {DESCRIPTOR_FORMAT}, not {values['FORMAT']}")
-    return values
-
-
-def descriptor_schedule(descriptor: Mapping[str, int], config: AcceleratorConfig) -> Schedule:
-    """The schedule that a descriptor's fields (`decode_descriptor`) describe. ValueError for a dataflow that
-    there is none of."""
-    d = descriptor
-    return Schedule(
-        config=config,
-        m=d["M"],
-        k=d["K"],
-        n=d["N"],
-        chunk=d["K_CHUNK"],
-        k_tile=d["K_TILE"],
-        dataflow=Dataflow(d["DATAFLOW"]),
-        block=d["BLOCK"],
-        span=None if d["ACTIVATIONS_SPAN"] == _MOST_SPAN else d["ACTIVATIONS_SPAN"],
-        psum_group=d["PSUM_GROUP"],
-        weights_resident=bool(d["WEIGHTS_RESIDENT"]),
-        activations_resident=bool(d["ACTIVATIONS_RESIDENT"]),
-        blocks_share=bool(d["BLOCKS_SHARE"]),
-        psums_resident=bool(d["PSUMS_RESIDENT"]),
-    )
-
-
-def unpack_layer(read: ReadMemory, address: int, config: AcceleratorConfig) -> UnpackedLayer:
-    """The layer whose descriptor is at ``address``, from memory alone: the inverse of `pack_layer`.
-
-    ``read(address, size)`` gives bytes of memory. Activations come back as x_hat, without the bits that
-    `lo_bits` drops. ValueError for a malformed descriptor, region or image.
-    """
-    d = decode_descriptor(read(address, DESCRIPTOR_BYTES))
-    schedule = descriptor_schedule(d, config)
-    m, n, dense = schedule.m, schedule.n, max(1, d["WEIGHT_SLICES"] - 1)
-    slices = _read_operand(
-        read, d["WEIGHTS_ADDRESS"], d["WEIGHTS_LENGTH"], 0, schedule.weight_regions(), schedule,
-        banks=config.pea_count, dense=dense, frequent=0, layout=config.weight_layout,
-    )  # fmt: skip
-    slices = (slices[:, :m] ^ 8) - 8  # 4-bit two's complement
-    (low, high) = _read_operand(
-        read, d["ACTIVATIONS_ADDRESS"], d["ACTIVATIONS_LENGTH"], d["ACTIVATIONS_STRIDE"],
-        schedule.activation_regions(), schedule,
-        banks=config.lanes, dense=1, frequent=d["FREQUENT"], layout=config.activation_layout,
-    )[:, :n]  # fmt: skip
-    l, words, table = d["LO_BITS"], d["EXPONENT_WORDS"], TABLE_WORDS * (d["REQUANTIZE"] & d["TABLE"])
-    row_words = 3 if d["REQUANTIZE"] else 1
-    parameters = bytes(read(d["PARAMETERS_ADDRESS"] + 4 * table, 4 * (words + row_words * m)))
-    rows = np.frombuffer(parameters[4 * words :], "<i4").reshape(m, row_words)
-    return UnpackedLayer(
-        descriptor=d,
-        schedule=schedule,
-        weights=(slices << 3 * np.arange(dense + 1)[:, None, None]).sum(axis=0).astype(np.int16),
-        x_hat=((high << l) + (low << (l - 4))).T.astype(np.uint8),
-        bias=rows[:, 0].astype(np.int32),
-        exponents=tuple(parameters[: schedule.steps if schedule.psum_group else 0]),
-    )
-
-
-def read_output(read: ReadMemory, address: int, length: int, image: LayerImage) -> npt.NDArray[np.uint8]:
-    """The requantized results (M, N) of a layer from its regions at ``address``, the first of ``length`` load
-    beats; without the bits that the next layer's lo_bits drop. ValueError for a malformed region or image.
-    """
-    output, s = image.output, image.schedule
-    assert output is not None
-    tile_m = s.config.tile_m
-    # A layer that loads them in this order.
-    reader = Schedule(
-        config=s.config, m=1, k=s.m, n=s.n, chunk=output.group * tile_m, k_tile=output.k_tile, span=tile_m,
-        dataflow=Dataflow.WEIGHT_STATIONARY, block=s.columns,
-    )  # fmt: skip
-    low, high = _read_operand(
-        read, address, length, output.stride, reader.activation_regions(), reader,
-        banks=s.config.lanes, dense=1, frequent=output.frequent, layout=s.config.activation_layout,
-    )[:, : s.n]  # fmt: skip
-    values: npt.NDArray[np.int64] = (high << output.lo_bits) + (low << (output.lo_bits - 4))
-    return values.T.astype(np.uint8)
-
-
-def _read_operand(
-    read: ReadMemory,
-    address: int,
-    length: int,
-    stride: int,
-    regions: list[list[tuple[int, int]]],
-    schedule: Schedule,
-    *,
-    banks: int,
-    dense: int,
-    frequent: int,
-    layout: TileLayout,
-) -> npt.NDArray[np.int64]:
-    """Slices (dense + 1, tiles * banks * vector, K) as nibbles, HO last, from a chain of regions."""
-    config = schedule.config
-    tiles = 1 + max(tile for region in regions for tile, _ in region)
-    slices = np.full((dense + 1, schedule.k, tiles, banks, layout.vector), frequent, np.int64)
-    number = 0
-    while length:
-        size = length * config.load_beat_bytes
-        beats = np.frombuffer(read(address, size), np.uint8).reshape(length, config.load_beat_bytes)
-        if stride == 0 and beats[0, _LENGTH_BYTES:].any():
-            raise ValueError(f"region {number} must have zeros after the length in its header")
-        if number == len(regions):
-            raise ValueError(f"operand must have {len(regions)} regions, not more")
-        rest = beats[1:]
-        for tile, kt in regions[number]:
-            rest = _unpack_tile(rest, slices[:, schedule.k_slices[kt], tile], config.load_ways, dense, layout)
-        if len(rest):
-            raise ValueError(f"region must end with its last image, not {len(rest)} beats later")
-        address, length = (
-            address + (stride or size),
-            int.from_bytes(beats[0, :_LENGTH_BYTES].tobytes(), "little"),
-        )
-        number += 1
-    if number != len(regions):
-        raise ValueError(f"operand must have {len(regions)} regions, not {number}")
-    return slices.transpose(0, 2, 3, 4, 1).reshape(dense + 1, -1, schedule.k)
-
-
-def _unpack_tile(
-    beats: Bytes, slices: npt.NDArray[np.int64], ways: int, dense: int, layout: TileLayout
-) -> Bytes:
-    """Writes the image that ``beats`` begin with into ``slices`` (dense + 1, positions, banks, vector);
-    returns what comes after it."""
-    _, length, banks, _ = slices.shape
-    count = image_beats(beats, banks=banks, ways=ways, length=length, dense=dense, layout=layout)
-    found = unpack_image(beats[:count], banks=banks, ways=ways, length=length, dense=dense, layout=layout)
-    for bank, (lo, skips, data) in enumerate(found):
-        positions = np.cumsum(skips + 1) - 1
-        if len(positions) and positions[-1] >= length:
-            raise ValueError(f"entries must lie in a tile of {length} positions, not at {positions[-1]}")
-        slices[:dense, :, bank] = lo.transpose(1, 0, 2)
-        slices[dense, positions, bank] = data
-    return beats[count:]

@@ -8,7 +8,7 @@ import cocotb
 
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, PSUM_ALIGNMENT
-from sliceforge.sim.layer_image import encode_descriptor
+from sliceforge.sim.descriptor import encode_descriptor
 from sliceforge.verif.accelerator_errors import chain, still_works
 from sliceforge.verif.accelerator_system import System
 from sliceforge.verif.placement import Placed, long, seeded

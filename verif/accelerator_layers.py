@@ -19,8 +19,9 @@ from sliceforge.sim.chain_image import pack_chain
 from sliceforge.sim.images import activation_images
 from sliceforge.sim.layer_image import LayerImage, pack_layer
 from sliceforge.sim.operands import random_operands
+from sliceforge.sim.plans import plans
 from sliceforge.sim.rle import kept_with_fillers
-from sliceforge.sim.schedule import Schedule, plans
+from sliceforge.sim.schedule import Schedule
 from sliceforge.sim.work import kept_activation_vectors, kept_weight_vectors
 
 __all__ = [

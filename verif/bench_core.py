@@ -15,7 +15,7 @@ import numpy as np
 from cocotb.triggers import ClockCycles
 
 from sliceforge.gen.dataflow import Dataflow
-from sliceforge.sim.schedule import plan, plans
+from sliceforge.sim.plans import plan, plans
 from sliceforge.verif.core_coverage import CorePorts, sample_layer
 from sliceforge.verif.core_system import Bench, component, rng, sizes, weight_bits_of
 from sliceforge.verif.layers import Layer, random_layer, random_schedule

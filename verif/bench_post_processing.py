@@ -14,7 +14,8 @@ from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import nest_layout
 from sliceforge.hw.post_processing import PostProcessing
-from sliceforge.sim.layer_image import OutputImages, read_output
+from sliceforge.sim.layer_image import OutputImages
+from sliceforge.sim.layer_memory import read_output
 from sliceforge.sim.schedule import Schedule
 from sliceforge.verif.requantize_layers import RequantizeLayer
 from sliceforge.verif.schedules import DATAFLOWS, loops

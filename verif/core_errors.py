@@ -10,7 +10,7 @@ import cocotb
 
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
-from sliceforge.sim.schedule import plan, plans
+from sliceforge.sim.plans import plan, plans
 from sliceforge.verif.core_system import Bench, component, rng, weight_bits_of
 from sliceforge.verif.coverage import report_coverage
 from sliceforge.verif.layers import Layer, random_layer

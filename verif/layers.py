@@ -15,8 +15,9 @@ from sliceforge.sim.apsq import apsq, quantize
 from sliceforge.sim.gemm import folded_bias
 from sliceforge.sim.images import OperandImages, activation_images, weight_images
 from sliceforge.sim.operands import random_operands
+from sliceforge.sim.plans import plan, plans
 from sliceforge.sim.rle import kept_with_fillers
-from sliceforge.sim.schedule import Schedule, plan, plans
+from sliceforge.sim.schedule import Schedule
 from sliceforge.sim.work import kept_activation_vectors, kept_weight_vectors
 
 __all__ = ["Layer", "random_layer", "random_schedule"]

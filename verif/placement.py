@@ -14,7 +14,8 @@ import cocotb
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, PSUM_ALIGNMENT, TABLE_WORDS
-from sliceforge.sim.layer_image import descriptor_fields, encode_descriptor
+from sliceforge.sim.descriptor import encode_descriptor
+from sliceforge.sim.layer_image import descriptor_fields
 from sliceforge.verif.accelerator_layers import GoldenLayer
 
 __all__ = ["MEMORY_BYTES", "Placed", "Span", "beats_moved", "long", "place_layers", "seeded"]

@@ -18,8 +18,9 @@ from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.register_files import register_files
 from sliceforge.gen.registers import COUNTERS, DESCRIPTOR_BYTES, register_map
+from sliceforge.sim.descriptor import decode_descriptor
 from sliceforge.sim.driver import Placement, place
-from sliceforge.sim.layer_image import LayerImage, decode_descriptor
+from sliceforge.sim.layer_image import LayerImage
 from sliceforge.sim.rtl import Simulator
 from sliceforge.verif.header_values import C_COMPILER, C_FLAGS
 from sliceforge.verif.test_driver import MEMORY, FakeAccelerator, layer

@@ -22,10 +22,13 @@ from sliceforge.gen.registers import (
 )
 from sliceforge.sim import gemm
 from sliceforge.sim.apsq import apsq, apsq_gemm
+from sliceforge.sim.descriptor import decode_descriptor
 from sliceforge.sim.driver import AcceleratorError, BusError, Driver, place
 from sliceforge.sim.gemm import folded_bias
-from sliceforge.sim.layer_image import LayerImage, decode_descriptor, pack_layer, unpack_layer
-from sliceforge.sim.schedule import Schedule, plans
+from sliceforge.sim.layer_image import LayerImage, pack_layer
+from sliceforge.sim.layer_memory import unpack_layer
+from sliceforge.sim.plans import plans
+from sliceforge.sim.schedule import Schedule
 
 TINY = AcceleratorConfig.preset("tiny")
 WIDE = AcceleratorConfig.preset("tiny", address_bits=48, bus_bits=512, weight_slices=3)

@@ -17,17 +17,11 @@ from hypothesis import strategies as st
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import DESCRIPTOR
+from sliceforge.sim.descriptor import decode_descriptor, encode_descriptor
 from sliceforge.sim.driver import place
 from sliceforge.sim.images import activation_images, weight_images
-from sliceforge.sim.layer_image import (
-    LayerImage,
-    decode_descriptor,
-    descriptor_bytes,
-    encode_descriptor,
-    least_bytes,
-    pack_layer,
-    unpack_layer,
-)
+from sliceforge.sim.layer_image import LayerImage, descriptor_bytes, least_bytes, pack_layer
+from sliceforge.sim.layer_memory import unpack_layer
 from sliceforge.sim.schedule import Schedule
 from sliceforge.sim.slices import sliced_activations
 

@@ -20,17 +20,12 @@ from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.registers import DESCRIPTOR_BYTES, register_map
 from sliceforge.sim.apsq import apsq_gemm
 from sliceforge.sim.core_engine import run_core
+from sliceforge.sim.descriptor import decode_descriptor, encode_descriptor
 from sliceforge.sim.driver import AcceleratorError, BusError, Driver, place
 from sliceforge.sim.gemm import folded_bias
-from sliceforge.sim.layer_image import (
-    LayerImage,
-    decode_descriptor,
-    encode_descriptor,
-    least_bytes,
-    pack_layer,
-)
+from sliceforge.sim.layer_image import LayerImage, least_bytes, pack_layer
+from sliceforge.sim.plans import plans
 from sliceforge.sim.rtl import Memory, Simulator, Trace, run_layer, run_layers
-from sliceforge.sim.schedule import plans
 
 RTL = import_module("sliceforge.sim.rtl")
 

@@ -19,7 +19,8 @@ from sliceforge.sim.apsq import apsq_gemm
 from sliceforge.sim.core_engine import run_core
 from sliceforge.sim.gemm import folded_bias
 from sliceforge.sim.layer_image import pack_layer
-from sliceforge.sim.schedule import Schedule, plan, plans
+from sliceforge.sim.plans import plan, plans
+from sliceforge.sim.schedule import Schedule
 
 TINY = AcceleratorConfig.preset("tiny")  # tiles of 8 x 8 outputs and 16 positions
 OUTPUT, WEIGHT, INPUT = Dataflow

@@ -1,0 +1,127 @@
+"""Plans: which schedules of a layer a machine can run, and the one that moves the fewest bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
+from sliceforge.sim.schedule import Schedule, dram_bytes
+
+__all__ = ["plan", "plans"]
+
+_MOST_BLOCKS = 64  # sizes of a block that are tried
+
+_NAMES = {
+    Dataflow.OUTPUT_STATIONARY: "os",
+    Dataflow.WEIGHT_STATIONARY: "ws",
+    Dataflow.INPUT_STATIONARY: "is",
+}
+
+
+def plans(
+    config: AcceleratorConfig,
+    m: int,
+    k: int,
+    n: int,
+    *,
+    dataflow: Dataflow,
+    chunk: int | None = None,
+    psum_group: int = 0,
+    resident: bool = True,
+    k_tile: int | None = None,
+    span: int | None = None,
+) -> Iterator[Schedule]:
+    """All schedules with ``dataflow`` that the machine can run; with ``resident`` False, those that load
+    operands anew for each tile wherever that is possible. chunk: K by default; k_tile: tile_k."""
+    base = Schedule(
+        config=config, m=m, k=k, n=n, chunk=min(k, chunk or k), k_tile=k_tile or config.tile_k, span=span,
+        dataflow=dataflow, psum_group=psum_group,
+    )  # fmt: skip
+    count = 1
+    if base.weight_stationary:
+        count = base.columns
+    elif base.input_stationary:
+        count = base.rows
+    sizes = sorted({*range(1, min(count, _MOST_BLOCKS) + 1), count})
+    stationary = base.weight_stationary or base.input_stationary
+    stays = (True, False) if resident else (False,)
+    for block in sizes:
+        for weights in (True, False) if base.weight_stationary and block < count else stays:
+            for activations in (True, False) if base.input_stationary and block < count else stays:
+                for shares in (True, False) if stationary and resident else (False,):
+                    for psums in (True, False) if base.steps > 1 else (True,):
+                        schedule = replace(
+                            base,
+                            block=block,
+                            weights_resident=weights,
+                            activations_resident=activations,
+                            blocks_share=shares,
+                            psums_resident=psums,
+                        )
+                        if schedule.legal:
+                            yield schedule
+
+
+def plan(
+    config: AcceleratorConfig,
+    m: int,
+    k: int,
+    n: int,
+    *,
+    dataflow: Dataflow | None = Dataflow.OUTPUT_STATIONARY,
+    chunk: int | None = None,
+    psum_group: int = 0,
+    resident: bool = True,
+    k_tile: int | None = None,
+    span: int | None = None,
+    weight_bytes: int | None = None,
+    activation_bytes: int | None = None,
+) -> Schedule:
+    """The schedule with the least estimated traffic to DRAM, of ``dataflow`` or, if None, of all three; among
+    equals output stationary, and the smallest block of two tiles or more if partial sums stay on chip, else
+    the largest; ValueError if there is none. The bytes of all images of an operand decide; without them,
+    those of full slots are taken.
+    """
+    flows = tuple(Dataflow) if dataflow is None else (dataflow,)
+    found = [
+        schedule
+        for flow in flows
+        for schedule in plans(
+            config,
+            m,
+            k,
+            n,
+            dataflow=flow,
+            chunk=chunk,
+            psum_group=psum_group,
+            resident=resident,
+            k_tile=k_tile,
+            span=span,
+        )
+    ]
+
+    def cost(schedule: Schedule) -> tuple[int, ...]:
+        layouts = config.weight_layout, config.activation_layout
+        sides = schedule.rows * config.pea_count, schedule.columns * config.lanes
+        full = [
+            layout.slot_granules * layout.granule_bits // 8 * side * schedule.images
+            for layout, side in zip(layouts, sides, strict=True)
+        ]
+        traffic = schedule.traffic(
+            full[0] if weight_bytes is None else weight_bytes,
+            full[1] if activation_bytes is None else activation_bytes,
+        )
+        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing
+        # happens; and in a large block partial sums have time to come back from memory.
+        size = schedule.block if schedule.psums_resident else -schedule.block
+        return dram_bytes(traffic), schedule.dataflow.value, schedule.block == 1, size
+
+    if not found:
+        raise ValueError(
+            f"dataflow must be one whose tiles fit the machine's memories, which {_NAMES[flows[0]]} does not "
+            f"for "
+            f"M = {m}, K = {k}, N = {n}"
+        )
+    return min(found, key=cost)
