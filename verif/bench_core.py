@@ -109,18 +109,20 @@ async def back_to_back_with_one_slow_stream(dut: Any, slow: str) -> None:
     machine = bench.config
     r = rng(slow)
     large = machine.tile_m + 1, 2 * machine.tile_k, machine.tile_n + 1
+    wide = 1, 2 * machine.tile_k, 3 * machine.tile_n + 1
     layers = []
-    for number, shape in enumerate([large, (1, 1, 1), large, (3, 7, 5), large]):
+    for number, shape in enumerate([wide, (1, 1, 1), large, (3, 7, 5), large]):
         flow, group = list(Dataflow)[(number + 1) % 3], [3, 0, 2, 0, 0][number]
         found = plans(
             machine,
             *shape,
             dataflow=flow,
-            chunk=machine.tile_k // 2 if shape == large else None,
+            chunk=machine.tile_k // 2 if shape in (large, wide) else None,
             psum_group=group,
         )
-        spills = number < 4 and shape == large
-        schedule = next(s for s in found if s.psums_resident != spills)
+        spills = number < 4 and shape in (large, wide)
+        # The largest block: more tiles of partial sums come back than the memory has room for.
+        schedule = max((s for s in found if s.psums_resident != spills), key=lambda s: s.block)
         layers.append(
             random_layer(r, machine, shape, weight_bits=weight_bits_of(machine)[-1], schedule=schedule)
         )

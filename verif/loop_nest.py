@@ -197,7 +197,8 @@ class Operand:
     def loads(self) -> list[tuple[int, bool]]:
         """(positions, it ends a region) of the images that are loaded, in order.
 
-        A region ends where the next iteration of ``reuse`` begins, and after ``span`` positions.
+        A region ends where the next iteration of ``reuse`` begins; with a span also after so many
+        positions, and with K.
         """
         nest = self.nest
         loaded = [step for step, fresh in zip(nest.steps, self.fresh, strict=True) if fresh]
@@ -208,6 +209,7 @@ class Operand:
             ends = (
                 following is None
                 or positions >= self.span
+                or (self.span != MOST_SPAN and step.last("chunk") and step.last("k_tile"))
                 or any(step.at[loop] != following.at[loop] for loop in around)
             )
             found.append((nest.length(step), ends))
