@@ -229,6 +229,8 @@ def gemm(
     named = {"output": output, "report": report, "trace": trace}
     outputs = {name: path for name, path in named.items() if path is not None}
     inputs = {"weights": weights, "activations": activations, **({"bias": bias} if bias else {})}
+    if psum_exponents is not None and psum_exponents.endswith(".npy"):
+        inputs["psum_exponents"] = psum_exponents
     check_outputs(outputs, inputs)
     from sliceforge.sim.gemm import gemm as run_gemm
 

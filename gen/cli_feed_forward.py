@@ -77,6 +77,8 @@ def feed_forward(
     checks.integer("layer", layer, 0, 5)
     if dataflow not in DATAFLOWS:
         raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
+    if psum_group is not None:
+        checks.integer("psum_group", psum_group, 1, 4)
     if psum_chunk is not None:
         checks.integer("psum_chunk", psum_chunk, 1)
     layers, activations = block(layer, tokens=tokens, lo_bits=(bits, bits), function=function)

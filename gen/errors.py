@@ -61,7 +61,9 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.WEIGHT_COUNT: "The header of a weight tile counts more entries than the tile has positions.",
     ErrorCode.WEIGHT_LENGTH: "A region of weight tiles is longer or shorter than its headers say.",
     ErrorCode.WEIGHT_POSITION: "A weight stream's entry lies past its tile.",
-    ErrorCode.WEIGHT_RESIDENCY: "The weights are to stay in WMEM over all output columns, and do not fit.",
+    ErrorCode.WEIGHT_RESIDENCY: (
+        "The weights are to stay in WMEM over the tiles that use them, and do not fit."
+    ),
     ErrorCode.ILLEGAL_DATAFLOW: (
         "The dataflow is unknown; a block, K-chunk, k-tile or span is 0, or a K-chunk or k-tile too large; "
         "or a group of partial sums has more than 4."
@@ -80,7 +82,7 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.ACTIVATION_LENGTH: "A region of activation tiles is longer or shorter than its headers say.",
     ErrorCode.ACTIVATION_POSITION: "An activation stream's entry lies past its tile.",
     ErrorCode.ACTIVATION_RESIDENCY: (
-        "The activations are to stay in AMEM over all output rows, and do not fit."
+        "The activations are to stay in AMEM over the tiles that use them, and do not fit."
     ),
     ErrorCode.ACTIVATION_SLICE: "An HO activation slice has more than 8 - lo_bits bits.",
     ErrorCode.ILLEGAL_WEIGHTS_ADDRESS: "The weights' address is not aligned, or past the address space.",

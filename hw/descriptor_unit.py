@@ -26,12 +26,14 @@ def descriptor_layout():
 class DescriptorUnit(wiring.Component):
     """Fetches one descriptor (gen/registers.py, `DESCRIPTOR`) after each reset.
 
-    It checks what the bus needs: format, reserved bits, addresses, lengths, stride. Shape, slices, lo_bits
-    and r are checked by the core.
+    It checks what the bus needs, and what becomes of results: format, reserved bits, addresses, lengths,
+    strides, the next layer's lo_bits, r and k-tile, exponents. The layer's own shape, slices, lo_bits and r
+    are checked by the core.
 
     Parameters
     ----------
-    bus_bits, address_bits : of the bus. ``load_beat_bytes`` : alignment of weights and activations.
+    bus_bits, address_bits : of the bus. ``load_beat_bytes`` : alignment of weights, activations and
+    requantized results, a power of 2.
     tile_k : the longest k-tile.
 
     Members
@@ -41,7 +43,8 @@ class DescriptorUnit(wiring.Component):
     descriptor : out; its fields. done : out; high when they are complete, until reset.
     illegal : out; with ``done``: what is wrong with it, or NONE.
 
-    Latency: that of the memory, and a cycle a beat. Tested range: bus 32..512 bits.
+    Latency: that of the memory, and a cycle a beat. Tested range: bus 32..512 bits, load beats of 8 to 64
+    bytes, longest k-tiles of 4 to 128.
     """
 
     def __init__(self, *, bus_bits, address_bits, load_beat_bytes, tile_k):

@@ -115,7 +115,7 @@ def _checked_run(layer: QuantizedLayer, image: LayerImage) -> dict[str, int]:
 
 def _moved_psums(image: LayerImage, layer: QuantizedLayer) -> int:
     counters, s = _checked_run(layer, image), image.schedule
-    loads = s.traffic(image.weights.nbytes, image.activations.nbytes)
+    loads = s.traffic(*image.image_bytes)
     others = loads["weights"].dram + loads["activations"].dram + _parameter_bytes(image)
     moved = counters["BYTES_READ"] + counters["BYTES_WRITTEN"]
     return moved - others - DESCRIPTOR_BYTES - image.output_bytes

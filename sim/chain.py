@@ -21,7 +21,7 @@ from sliceforge.sim.minilm import LinearLayer, linear_layer
 from sliceforge.sim.quantize import asymmetric_range, quantize_layer
 from sliceforge.sim.requantize import requantize, requantize_parameters
 
-__all__ = ["ChainLayer", "Requantize", "feed_forward", "requantized", "run_chain"]
+__all__ = ["ChainLayer", "Requantize", "check_link", "feed_forward", "requantized", "run_chain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def run_chain(layers: Sequence[ChainLayer], activations: npt.ArrayLike) -> list[
     outputs: list[npt.NDArray[Any]] = []
     for i, layer in enumerate(layers):
         try:
-            _check_link(layer, layers[i + 1] if i + 1 < len(layers) else None)
+            check_link(layer, layers[i + 1] if i + 1 < len(layers) else None)
             result = _gemm(layer, outputs[-1] if outputs else activations)
             outputs.append(result if layer.output is None else requantized(result, layer.output))
         except (TypeError, ValueError) as error:
@@ -100,7 +100,17 @@ def requantized(y: npt.ArrayLike, output: Requantize) -> npt.NDArray[np.uint8]:
     return table[values]
 
 
-def _check_link(layer: ChainLayer, following: ChainLayer | None) -> None:
+def check_link(layer: ChainLayer, following: ChainLayer | None) -> None:
+    """TypeError or ValueError for what cannot be said of a result that is the next layer's input, if any."""
+    if layer.output is not None:
+        requantized(np.zeros((len(layer.weights), 1), np.int64), layer.output)
+    if layer.psum_group is None:
+        for name, value in {"psum_chunk": layer.psum_chunk, "psum_exponents": layer.psum_exponents}.items():
+            if value is not None:
+                raise ValueError(f"{name} must come with psum_group, not alone as {value!r}")
+    else:
+        checks.integer("psum_group", layer.psum_group, 1)
+        checks.integer("psum_chunk", 32 if layer.psum_chunk is None else layer.psum_chunk, 1)
     if following is None:
         return
     if layer.output is None:
@@ -119,11 +129,7 @@ def _gemm(layer: ChainLayer, activations: npt.ArrayLike) -> npt.NDArray[np.int64
         "lo_bits": layer.lo_bits,
         "bias": layer.bias,
     }
-    psum = {"psum_chunk": layer.psum_chunk, "psum_exponents": layer.psum_exponents}
     if layer.psum_group is None:
-        for name, value in psum.items():
-            if value is not None:
-                raise ValueError(f"{name} must come with psum_group, not alone as {value!r}")
         return aqs_gemm(layer.weights, activations, **formats).output
     if layer.psum_exponents is None:
         raise ValueError(f"psum_exponents must be given with psum_group = {layer.psum_group}, not None")

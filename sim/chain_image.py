@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.sim import checks
-from sliceforge.sim.chain import ChainLayer
+from sliceforge.sim.chain import ChainLayer, check_link
 from sliceforge.sim.gemm import folded_bias
 from sliceforge.sim.layer_image import LayerImage, OutputImages, pack_layer
 from sliceforge.sim.limits import check_hardware, check_psums
@@ -61,16 +61,20 @@ def pack_chain(
     flows = [dataflow] * len(layers) if dataflow is None or isinstance(dataflow, Dataflow) else list(dataflow)
     if len(flows) != len(layers):
         raise ValueError(f"dataflow must be one or one for each of {len(layers)} layers, not {len(flows)}")
+    if chunk is not None:
+        checks.integer("chunk", chunk, 1)
     x = checks.matrix("activations", checks.activations("activations", activations), "(K, N)")
     k, n = x.shape
     plans: list[Schedule] = []
     images: list[LayerImage] = []
     for i, (layer, flow) in enumerate(zip(layers, flows, strict=True)):
         with _naming_layer(i):
-            if layer.weights.shape[1] != k:
-                raise ValueError(f"weights must have K = {k} columns, not {layer.weights.shape[1]}")
-            if layer.output is None and i + 1 < len(layers):
-                raise ValueError("output must be a Requantize but in the last layer, not None")
+            w = checks.matrix(
+                "weights", checks.weights("weights", layer.weights, layer.weight_bits), "(M, K)"
+            )
+            if w.shape[1] != k:
+                raise ValueError(f"weights must have K = {k} columns, not {w.shape[1]}")
+            check_link(layer, layers[i + 1] if i + 1 < len(layers) else None)
             plans.append(_plan(layer, i > 0, n, flow, chunk, config))
         k = len(layer.weights)
     for i, layer in enumerate(layers):
@@ -97,12 +101,13 @@ def _plan(
     chunk: int | None,
     config: AcceleratorConfig,
 ) -> Schedule:
-    m, k = layer.weights.shape
+    m, k = np.shape(layer.weights)
     size = min(k, (layer.psum_chunk or 32) if layer.psum_group else (chunk or k))
     parts: dict[str, Any] = {}
     if follows:
         if size < k and size % config.tile_m:
-            raise ValueError(f"chunk must be a multiple of tile_m = {config.tile_m}, or K = {k}, not {size}")
+            name = "psum_chunk" if layer.psum_group else "chunk"
+            raise ValueError(f"{name} must be a multiple of tile_m = {config.tile_m}, or K = {k}, not {size}")
         parts = {"k_tile": chain_k_tile(config), "span": config.tile_m}
     return plan(config, m, k, n, dataflow=flow, chunk=size, psum_group=layer.psum_group or 0, **parts)
 
@@ -115,7 +120,7 @@ def _pack(
 ) -> LayerImage:
     config, n = schedule.config, schedule.n
     checks.weight_bits(layer.weight_bits, config)
-    x = np.zeros((layer.weights.shape[1], 1), np.uint8) if activations is None else activations
+    x = np.zeros((np.shape(layer.weights)[1], 1), np.uint8) if activations is None else activations
     w, _, bias = checks.gemm_operands(layer.weights, x, layer.bias, layer.weight_bits)
     check_hardware(w, n, bias, layer.zero_point, config)
     folded = folded_bias(w, bias, layer.zero_point, layer.lo_bits)

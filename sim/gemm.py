@@ -84,7 +84,7 @@ def gemm(
         raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
     chunk = w.shape[1] if psum_group is None else machine.tile_k
     if psum_chunk is not None:
-        if psum_group is None and dataflow == "os":
+        if psum_group is None and dataflow == "os" and engine == "golden":
             raise ValueError(f"psum_chunk must come with psum_group, not alone as {psum_chunk!r}")
         chunk = checks.integer("psum_chunk", psum_chunk, 1)
     exponents: list[int] = []
@@ -164,7 +164,7 @@ def _run(
         compare(run.core.output, golden, "RTL of the core alone")
     counters, schedule = run.system.counters, image.schedule
     cycles = counters["ARRAY_CYCLES"] if run.core is None else run.core.cycles
-    traffic = schedule.traffic(image.weights.nbytes, image.activations.nbytes)
+    traffic = schedule.traffic(*image.image_bytes)
     return {
         "dataflow": next(name for name, flow in DATAFLOWS.items() if flow is schedule.dataflow),
         "schedule": {
@@ -194,17 +194,14 @@ def _run(
 
 def _estimates(image: LayerImage) -> dict[str, int]:
     """Estimated bytes over the bus of the best schedule of each loop order."""
-    s, estimates = image.schedule, {}
-    sizes: dict[str, Any] = {
-        "weight_bytes": image.weights.nbytes,
-        "activation_bytes": image.activations.nbytes,
-    }
+    s, estimates, (weights, activations) = image.schedule, {}, image.image_bytes
     for name, flow in DATAFLOWS.items():
         if flow is not None:
             best = plan(
-                s.config, s.m, s.k, s.n, dataflow=flow, chunk=s.chunk, psum_group=s.psum_group, **sizes
-            )
-            estimates[name] = dram_bytes(best.traffic(**sizes))
+                s.config, s.m, s.k, s.n, dataflow=flow, chunk=s.chunk, psum_group=s.psum_group,
+                weight_bytes=weights, activation_bytes=activations,
+            )  # fmt: skip
+            estimates[name] = dram_bytes(best.traffic(weights, activations))
     return estimates
 
 

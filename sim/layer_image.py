@@ -107,6 +107,12 @@ class LayerImage:
         return np.concatenate([*words, rows.reshape(-1)])
 
     @property
+    def image_bytes(self) -> tuple[int, int]:
+        """Bytes of all tile images of weights and of activations, without the headers of regions."""
+        headers = self.schedule.header_bytes
+        return self.weights.nbytes - headers[0], self.activations.nbytes - headers[1]
+
+    @property
     def output_bytes(self) -> int:
         """Memory that the results take."""
         s = self.schedule

@@ -204,6 +204,18 @@ class Schedule:
             return 1 if self.blocks_share else len(self.row_blocks), again
         return again, 1
 
+    @property
+    def header_bytes(self) -> tuple[int, int]:
+        """Bytes of the headers of all regions of weights and of activations."""
+        if self.weight_stationary:
+            regions = self.rows * self.steps, len(self.column_blocks)
+        elif self.input_stationary:
+            regions = len(self.row_blocks), self.columns * self.steps
+        else:
+            regions = self.rows, 1
+        parts = regions[1] if self.span is None else len(self.activation_regions())
+        return regions[0] * self.config.load_beat_bytes, parts * self.config.load_beat_bytes
+
     # What fits, and what it costs.
 
     @property
@@ -256,18 +268,27 @@ class Schedule:
         return 4 * (self.config.psum_words if self.psum_group else self.config.tile_m * self.config.tile_n)
 
     def traffic(self, weight_bytes: int, activation_bytes: int) -> dict[str, Traffic]:
-        """Estimated traffic by tensor. weight_bytes, activation_bytes: of all images of W and of X.
+        """Estimated traffic by tensor. weight_bytes, activation_bytes: of all images of W and of X,
+        without headers of regions, which the loop order decides and which are added.
 
         On chip: weights and activations are written once for each load and read for each tile; a tile of
         partial sums is written once and read once (in the group that follows, with APSQ); outputs leave
-        OMEM. Results count as stored in 32 bits.
+        OMEM. Results count as stored in 32 bits; of the parameters, biases count.
         """
         loads = [rounds * passes for rounds, passes in (self.weight_loads, self.activation_loads)]
         psums = 2 * self.rows * self.columns * (self.steps - 1) * self.psum_tile_bytes
         outputs = 4 * self.m * self.n
+        headers = self.header_bytes
+        again = {Dataflow.WEIGHT_STATIONARY: len(self.column_blocks), Dataflow.INPUT_STATIONARY: self.columns}
+        biases = 4 * self.m * again.get(self.dataflow, 1)
         return {
-            "weights": Traffic(loads[0] * weight_bytes, (loads[0] + self.columns) * weight_bytes),
-            "activations": Traffic(loads[1] * activation_bytes, (loads[1] + self.rows) * activation_bytes),
+            "weights": Traffic(
+                loads[0] * (weight_bytes + headers[0]), (loads[0] + self.columns) * weight_bytes
+            ),
+            "activations": Traffic(
+                loads[1] * (activation_bytes + headers[1]), (loads[1] + self.rows) * activation_bytes
+            ),
+            "parameters": Traffic(biases, biases),
             "partial_sums": Traffic(0 if self.psums_resident else psums, psums),
             "outputs": Traffic(outputs, outputs),
         }

@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from sliceforge.gen.errors import ErrorCode
-from sliceforge.gen.registers import DESCRIPTOR, DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT, PSUM_ALIGNMENT
+from sliceforge.gen.registers import DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT
 from sliceforge.hw.descriptor_unit import DescriptorUnit
+from sliceforge.verif.descriptors import ADDRESSES, RESERVED, alignment, join, random_fields, with_address
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, reset, start, to_fields, to_int
 
 CASES = [
-    {"bus_bits": 512, "address_bits": 40, "load_beat_bytes": 64},
-    {"bus_bits": 32, "address_bits": 32, "load_beat_bytes": 16},
-    {"bus_bits": 64, "address_bits": 64, "load_beat_bytes": 8},
-    {"bus_bits": 128, "address_bits": 33, "load_beat_bytes": 16},
-    {"bus_bits": 256, "address_bits": 32, "load_beat_bytes": 32},
+    {"bus_bits": 512, "address_bits": 40, "load_beat_bytes": 64, "tile_k": 32},
+    {"bus_bits": 32, "address_bits": 32, "load_beat_bytes": 16, "tile_k": 4},
+    {"bus_bits": 64, "address_bits": 64, "load_beat_bytes": 8, "tile_k": 128},
+    {"bus_bits": 128, "address_bits": 33, "load_beat_bytes": 16, "tile_k": 20},
+    {"bus_bits": 256, "address_bits": 32, "load_beat_bytes": 32, "tile_k": 60},
 ]
-ADDRESSES = ("weights", "activations", "parameters", "output", "psum", "next")
-WORDS = DESCRIPTOR_BYTES // 4
-Fields = dict[str, int]
+CHECKED = [(name, 0) for name in ADDRESSES] + [("output", 1), ("length", 1)]
 
 
 def component(p: dict[str, Any]) -> DescriptorUnit:
     return DescriptorUnit(**p)
-
-
-def fields() -> dict[str, tuple[int, int]]:
-    """First bit in the descriptor, and bits, of each field, by the name of the port's member."""
-    return {
-        (word.name if field.name == "VALUE" else field.name).lower(): (
-            8 * word.offset + field.lsb, field.width
-        )
-        for word in DESCRIPTOR
-        for field in word.fields
-    }  # fmt: skip
-
-
-def join(values: Mapping[str, int]) -> int:
-    """The descriptor's bits, the first in memory lowest."""
-    places = fields()
-    assert all(value < 1 << places[name][1] for name, value in values.items())
-    return sum(value << places[name][0] for name, value in values.items())
-
-
-def with_address(values: Fields, name: str, address: int) -> Fields:
-    return values | {f"{name}_address": address & 0xFFFF_FFFF, f"{name}_address_high": address >> 32}
-
-
-def alignment(name: str) -> int:
-    """Bytes."""
-    fixed = {"parameters": 4, "output": 4, "psum": PSUM_ALIGNMENT, "next": DESCRIPTOR_BYTES}
-    return fixed.get(name, int(parameters()["load_beat_bytes"]))
-
-
-def random_fields(rng: random.Random) -> Fields:
-    """Legal ones: anything in the fields that the core checks, and the extremes of the others."""
-    values = {name: rng.getrandbits(width) for name, (_, width) in fields().items()}
-    values["format"] = DESCRIPTOR_FORMAT
-    values["n"] = rng.choice([0, 1, (1 << 24) - 1, rng.getrandbits(24)])
-    least = 4 * values["n"]
-    values["output_stride"] = rng.choice([least, (1 << 32) - 4, rng.randrange(least, 1 << 32, 4)])
-    for name in ("weights", "activations"):
-        values[f"{name}_length"] = rng.choice([2, (1 << 32) - 1, rng.randrange(2, 1 << 32)])
-    bits = parameters()["address_bits"]
-    for name in ADDRESSES:
-        step = alignment(name)
-        address = rng.choice([0, (1 << bits) - step, rng.randrange(0, 1 << bits, step)])
-        values = with_address(values, name, address)
-    return values if values["next"] else with_address(values, "next", 0)
 
 
 class Bench:
@@ -141,11 +97,11 @@ class Bench:
             for i in range(DESCRIPTOR_BYTES // self.bus_bytes)
         }
 
-    async def fetch(self, bits: int, *, address: int | None = None, after: int = 0) -> tuple[Fields, int]:
+    async def fetch(self, bits: int, *, after: int = 0) -> tuple[dict[str, int], int]:
         """The fields and the error code. They must be there soon after the last beat, and ``after`` cycles
         later."""
         dut = self.dut
-        address = self.random_address() if address is None else address
+        address = self.random_address()
         memory = self.memory(address, bits)
         await self.begin(address)
         cycles = since = 0
@@ -164,16 +120,17 @@ class Bench:
         assert self.asked == list(memory), "not the descriptor's beats, or not in order"
         return seen
 
-    def seen(self) -> tuple[Fields, int]:
+    def seen(self) -> tuple[dict[str, int], int]:
         dut = self.dut
         assert dut.done.value == 1 and dut.failed.value == 0
         return to_fields(self.descriptor, int(dut.descriptor.value)), int(dut.illegal.value)
 
-    async def expect(self, values: Fields, *codes: ErrorCode) -> None:
-        """``values`` are seen as they are, and refused by one of ``codes``; legal if there is none."""
+    async def expect(self, values: dict[str, int], *codes: ErrorCode, legal: bool = False) -> None:
+        """``values`` are seen as they are, and refused by one of ``codes`` unless they are ``legal``."""
         seen, illegal = await self.fetch(join(values))
         assert seen == values
-        assert illegal in ([code.value for code in codes] or [0]), f"{illegal}, not {codes}, for {values}"
+        expected = [0] if legal else [code.value for code in codes]
+        assert illegal in expected, f"{illegal}, not {expected}, for {values}"
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
@@ -192,40 +149,43 @@ async def refuses_every_reserved_bit(dut: Any) -> None:
     """Each alone, among all other bits of the 128 bytes as legal as before."""
     await start(dut, component(parameters()))
     bench = Bench(dut, "reserved")
-    places = fields().values()
-    used = sum(((1 << width) - 1) << first for first, width in places)
-    assert used.bit_count() == sum(width for _, width in places)
-    reserved = [bit for bit in range(8 * DESCRIPTOR_BYTES) if not used >> bit & 1]
-    assert len(reserved) > 100
-    for bit in reserved:
+    assert len(RESERVED) > 100
+    for bit in RESERVED:
         values = random_fields(bench.rng)
         seen = await bench.fetch(join(values) | 1 << bit)
         assert seen == (values, ErrorCode.ILLEGAL_FORMAT.value), f"bit {bit % 32} of word {bit // 32}"
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
-async def refuses_other_formats(dut: Any) -> None:
+async def checks_format_lengths_and_exponents(dut: Any) -> None:
+    """A region has a header and something behind it; partial sums of 8 bits have exponents."""
     await start(dut, component(parameters()))
-    bench = Bench(dut, "format")
+    bench = Bench(dut, "fields")
     for value in (0, 1, 255, *(DESCRIPTOR_FORMAT ^ 1 << bit for bit in range(8))):
         await bench.expect(random_fields(bench.rng) | {"format": value}, ErrorCode.ILLEGAL_FORMAT)
+    for name in ("weights_length", "activations_length"):
+        for value in (0, 3, *(1 << bit for bit in range(32))):
+            values = random_fields(bench.rng) | {name: value}
+            await bench.expect(values, ErrorCode.ILLEGAL_LENGTH, legal=value >= 2)
+    for group in range(8):
+        for words in (0, *(1 << bit for bit in range(24))):
+            values = random_fields(bench.rng) | {"psum_group": group, "exponent_words": words}
+            await bench.expect(values, ErrorCode.PSUM_EXPONENTS, legal=group == 0 or words > 0)
 
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
-@cocotb.parametrize(name=ADDRESSES)
-async def checks_addresses(dut: Any, name: str) -> None:
-    """Each bit alone, in an address of which all others are legal."""
+@cocotb.parametrize((("name", "requantize"), CHECKED))
+async def checks_addresses(dut: Any, name: str, requantize: int) -> None:
+    """Each bit alone, in an address of which all others are legal; a length's, if it is used."""
     await start(dut, component(parameters()))
-    bench = Bench(dut, name)
-    bits, step = bench.address_bits, alignment(name)
-    code = ErrorCode[f"ILLEGAL_{name.upper()}_ADDRESS"]
+    bench = Bench(dut, f"{name} {requantize}")
+    space, step = 1 << bench.address_bits, alignment(name, requantize)
+    code = ErrorCode["ILLEGAL_REQUANTIZATION" if name == "length" else f"ILLEGAL_{name.upper()}_ADDRESS"]
     for bit in range(64):
-        values = random_fields(bench.rng) | {"next": 1}
-        if name != "next":
-            values = with_address(values, "next", bench.random_address())
-        base = bench.rng.choice([0, bench.rng.randrange(0, 1 << bits, step)])
-        legal = step <= 1 << bit < 1 << bits
-        await bench.expect(with_address(values, name, base ^ 1 << bit), *([] if legal else [code]))
+        values = random_fields(bench.rng, next=1, requantize=requantize)
+        base = bench.rng.choice([0, bench.rng.randrange(0, space, step)])
+        legal = step <= 1 << bit < space or (name == "length" and not requantize)
+        await bench.expect(with_address(values, name, base ^ 1 << bit), code, legal=legal)
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
@@ -234,61 +194,68 @@ async def refuses_an_address_of_no_next_layer(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, "next")
     for bit in range(64):
-        values = with_address(random_fields(bench.rng) | {"next": 0}, "next", 1 << bit)
+        values = with_address(random_fields(bench.rng, next=0), "next", 1 << bit)
         await bench.expect(values, ErrorCode.ILLEGAL_NEXT_ADDRESS)
     for follows in (0, 1):
-        await bench.expect(with_address(random_fields(bench.rng) | {"next": follows}, "next", 0))
+        await bench.expect(with_address(random_fields(bench.rng, next=follows), "next", 0), legal=True)
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
-async def checks_lengths(dut: Any) -> None:
-    """A region has a header and something behind it."""
-    await start(dut, component(parameters()))
-    bench = Bench(dut, "lengths")
-    for name in ("weights_length", "activations_length"):
-        for value in (0, 1):
-            await bench.expect(random_fields(bench.rng) | {name: value}, ErrorCode.ILLEGAL_LENGTH)
-        for value in (2, 3, *(1 << bit for bit in range(2, 32))):
-            await bench.expect(random_fields(bench.rng) | {name: value})
-
-
-@cocotb.test(timeout_time=10, timeout_unit="ms")
-async def checks_the_stride(dut: Any) -> None:
-    """A multiple of 4 bytes, and a row of results or more."""
+async def checks_strides(dut: Any) -> None:
+    """Of results: a multiple of 4 bytes, and a row or more. Between regions: load beats, of the output's 1 or
+    more."""
     await start(dut, component(parameters()))
     bench = Bench(dut, "stride")
-    for n in (1, 2, 3, 1 << 23, (1 << 24) - 1, *(bench.rng.getrandbits(24) | 1 for _ in range(10))):
-        values = random_fields(bench.rng) | {"n": n}
-        for stride in (4 * n, 4 * n + 4, 1 << 31, (1 << 32) - 4):
-            await bench.expect(values | {"output_stride": stride})
-        odd = [4 * n + i for i in (1, 2, 3)] + [(1 << 32) - i for i in (1, 2, 3)]
-        for stride in (0, 4 * n - 4, 4 * n - 1, *odd):
-            await bench.expect(values | {"output_stride": stride}, ErrorCode.ILLEGAL_STRIDE)
+    beat, code = parameters()["load_beat_bytes"], ErrorCode.ILLEGAL_STRIDE
+    bits = [1 << bit for bit in range(32)]
+    for n in (1, 2, 3, 1 << 23, (1 << 24) - 1, *(bench.rng.getrandbits(24) | 1 for _ in range(5))):
+        row = 4 * n
+        for stride in (0, *range(row - 4, row + 5), 1 << 31, *range((1 << 32) - 4, 1 << 32)):
+            values = random_fields(bench.rng, n=n, requantize=0) | {"output_stride": stride}
+            await bench.expect(values, code, legal=stride % 4 == 0 and stride >= row)
+    for stride in (0, *bits, *((1 << 32) - bit for bit in bits)):
+        values = random_fields(bench.rng, requantize=1) | {"output_stride": stride}
+        await bench.expect(values, code, legal=stride % max(4, beat) == 0 and stride > 0)
+        values = random_fields(bench.rng) | {"activations_stride": stride}
+        await bench.expect(values, code, legal=stride % beat == 0)
 
 
-def illegal(rng: random.Random, values: Fields, code: ErrorCode) -> Fields:
-    """``values``, made illegal in one more way."""
-    if code == ErrorCode.ILLEGAL_FORMAT:
-        return values | {"format": 7}
-    if code == ErrorCode.ILLEGAL_LENGTH:
-        return values | {"weights_length": rng.choice([0, 1])}
-    if code == ErrorCode.ILLEGAL_STRIDE:
-        return values | {"output_stride": values["output_stride"] | 2}
-    return values | {f"{code.name.split('_')[1].lower()}_address": 1}
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+async def checks_requantization(dut: Any) -> None:
+    """The next layer's slices and k-tile, and the rows of tiles in a group; all only with REQUANTIZE."""
+    await start(dut, component(parameters()))
+    bench = Bench(dut, "requantization")
+    last = parameters()["tile_k"]
+    tries = [
+        ({"next_lo_bits": lo_bits, "next_frequent": r}, 4 <= lo_bits <= 6 and r < 2 ** (8 - lo_bits))
+        for lo_bits, r in product(range(8), range(16))
+    ]
+    tries += [({"next_k_tile": k}, 1 <= k <= last) for k in (0, 1, last - 1, last, last + 1, 128, 255)]
+    tries += [({"output_group": group}, group > 0) for group in (0, *(1 << bit for bit in range(24)))]
+    for change, good in tries:
+        for requantize in (0, 1):
+            values = random_fields(bench.rng, requantize=requantize) | change
+            await bench.expect(values, ErrorCode.ILLEGAL_REQUANTIZATION, legal=good or not requantize)
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def names_one_of_several_errors(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, "several")
-    kinds = [ErrorCode.ILLEGAL_FORMAT, ErrorCode.ILLEGAL_LENGTH, ErrorCode.ILLEGAL_STRIDE]
-    kinds += [ErrorCode[f"ILLEGAL_{name.upper()}_ADDRESS"] for name in ADDRESSES]
+    wrong = {f"ILLEGAL_{name.upper()}_ADDRESS": {f"{name}_address": 1} for name in ADDRESSES[:-1]}
+    wrong |= {
+        "ILLEGAL_FORMAT": {"format": 7},
+        "ILLEGAL_LENGTH": {"weights_length": 1},
+        "ILLEGAL_STRIDE": {"output_stride": 2},
+        "ILLEGAL_REQUANTIZATION": {"output_group": 0},
+        "PSUM_EXPONENTS": {"psum_group": 1, "exponent_words": 0},
+    }
     for _ in range(40):
-        codes = bench.rng.sample(kinds, bench.rng.randrange(2, len(kinds) + 1))
-        values = random_fields(bench.rng)
+        codes = bench.rng.sample(sorted(wrong), bench.rng.randrange(2, len(wrong) + 1))
+        values = random_fields(bench.rng, requantize=1)
         for code in codes:
-            values = illegal(bench.rng, values, code)
-        await bench.expect(values, *codes)
+            values |= wrong[code]
+        await bench.expect(values, *(ErrorCode[code] for code in codes))
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
@@ -322,7 +289,7 @@ async def starts_afresh_after_reset(dut: Any, stall: float) -> None:
     bench = Bench(dut, "reset", refuses=stall, waits=stall)
     for turn in range(40):
         await bench.begin(bench.random_address())
-        memory = _Noise(bench)
+        memory: Mapping[int, int] = defaultdict(lambda: bench.rng.getrandbits(8 * bench.bus_bytes))
         for _ in range(turn):
             await bench.step(memory)
         dut.rst.value = 1
@@ -333,19 +300,3 @@ async def starts_afresh_after_reset(dut: Any, stall: float) -> None:
             await bench.step(memory)
         values = random_fields(bench.rng)
         assert await bench.fetch(join(values), after=3) == (values, 0)
-
-
-class _Noise(Mapping[int, int]):
-    """A memory with anything in it."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    def __getitem__(self, address: int) -> int:
-        return self._bench.rng.getrandbits(8 * self._bench.bus_bytes)
-
-    def __iter__(self) -> Any:
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        raise NotImplementedError

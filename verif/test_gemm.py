@@ -481,7 +481,6 @@ class TestRefused:
                 "config must be one of the presets panacea, edge, tiny, not 'huge'",
             ),
             ({"config": 4}, TypeError, "config must be an AcceleratorConfig or a preset's name, not 4"),
-            ({"psum_chunk": 8}, ValueError, "psum_chunk must come with psum_group, not alone as 8"),
             ({"psum_exponents": 5}, ValueError, "psum_exponents must come with psum_group, not alone as 5"),
             (
                 {"psum_group": 2},
@@ -495,6 +494,10 @@ class TestRefused:
         self, engine: str, changes: dict[str, Any], error: type[Exception], sentence: str
     ) -> None:
         assert self.error(engine=engine, **changes) == (error, sentence)
+
+    def test_a_chunk_alone_with_golden(self) -> None:
+        message = "psum_chunk must come with psum_group, not alone as 8"
+        assert self.error(psum_chunk=8) == (ValueError, message)
 
     @pytest.mark.parametrize("engine", ["model", "RTL", "", None])
     def test_engine(self, engine: Any) -> None:

@@ -207,8 +207,12 @@ def test_traffic(s: Schedule) -> None:
         return
     images = len(s.k_slices)
     traffic = s.traffic(s.rows * images, s.columns * images)
-    assert traffic["weights"].dram == len(loaded(s, "weights"))
-    assert traffic["activations"].dram == len(loaded(s, "activations"))
+    regions = {"weights": s.weight_regions(), "activations": s.activation_regions()}
+    loads = {"weights": s.weight_loads, "activations": s.activation_loads}
+    for name in regions:
+        headers = len(regions[name]) * loads[name][0] * loads[name][1] * s.config.load_beat_bytes
+        assert traffic[name].dram == len(loaded(s, name)) + headers
+    assert traffic["parameters"].dram == 4 * sum(rows.stop - rows.start for rows in s.parameter_rows())
     used = sum(len(chunk_images(s, c)) for _, _, c, _ in uses(s))
     assert traffic["weights"].chip == len(loaded(s, "weights")) + used
     last = max(c for _, _, c, _ in uses(s))
