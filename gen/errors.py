@@ -56,7 +56,10 @@ ERROR_TEXTS: dict[Any, str] = {
     ErrorCode.ILLEGAL_LO_BITS: "lo_bits is not 4, 5 or 6.",
     ErrorCode.ILLEGAL_FREQUENT: "The frequent slice r does not fit 8 - lo_bits bits.",
     ErrorCode.ILLEGAL_FORMAT: "The descriptor's format is unknown, or a reserved bit is set.",
-    ErrorCode.ILLEGAL_STRIDE: "The output stride is no multiple of 4, or less than a row of N results.",
+    ErrorCode.ILLEGAL_STRIDE: (
+        "The output stride is no multiple of 4, or less than a row of N results; or a stride of regions is "
+        "no multiple of a load beat."
+    ),
     ErrorCode.ILLEGAL_LENGTH: "A region of weights or activations has no length.",
     ErrorCode.WEIGHT_COUNT: "The header of a weight tile counts more entries than the tile has positions.",
     ErrorCode.WEIGHT_LENGTH: "A region of weight tiles is longer or shorter than its headers say.",
@@ -101,7 +104,8 @@ ERROR_TEXTS: dict[Any, str] = {
     ),
     ErrorCode.ILLEGAL_PSUM_ADDRESS: "The partial sums' address is not aligned, or past the address space.",
     ErrorCode.ILLEGAL_REQUANTIZATION: (
-        "The next layer's lo_bits, r or k-tile is not one that it can have, or OUTPUT_GROUP is 0."
+        "The next layer's lo_bits, r or k-tile is not one that it can have, OUTPUT_GROUP is 0, or the "
+        "length's address is not aligned, or past the address space."
     ),
     ErrorCode.DESCRIPTOR_READ: "The memory answered a descriptor's read with an error.",
     ErrorCode.WEIGHTS_READ: (
