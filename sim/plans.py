@@ -11,6 +11,7 @@ from sliceforge.sim.schedule import Schedule, dram_bytes
 
 __all__ = ["plan", "plans"]
 
+_EQUAL = 1 / 256  # what block sizes may differ in traffic: headers of regions do not decide
 _MOST_BLOCKS = 64  # sizes of a block that are tried
 
 _NAMES = {
@@ -80,48 +81,46 @@ def plan(
     activation_bytes: int | None = None,
 ) -> Schedule:
     """The schedule with the least estimated traffic to DRAM, of ``dataflow`` or, if None, of all three; among
-    equals output stationary, and the smallest block of two tiles or more if partial sums stay on chip, else
-    the largest; ValueError if there is none. The bytes of all images of an operand decide; without them,
-    those of full slots are taken.
+    equals output stationary, and within a loop order, of what differs by less than 1/256, the smallest block
+    of two tiles or more if partial sums stay on chip, else the largest; ValueError if there is none. The
+    bytes of all images of an operand decide; without them, those of full slots are taken.
     """
     flows = tuple(Dataflow) if dataflow is None else (dataflow,)
-    found = [
-        schedule
-        for flow in flows
-        for schedule in plans(
-            config,
-            m,
-            k,
-            n,
-            dataflow=flow,
-            chunk=chunk,
-            psum_group=psum_group,
-            resident=resident,
-            k_tile=k_tile,
-            span=span,
-        )
-    ]
 
-    def cost(schedule: Schedule) -> tuple[int, ...]:
+    def cost(schedule: Schedule) -> int:
         layouts = config.weight_layout, config.activation_layout
         sides = schedule.rows * config.pea_count, schedule.columns * config.lanes
         full = [
             layout.slot_granules * layout.granule_bits // 8 * side * schedule.images
             for layout, side in zip(layouts, sides, strict=True)
         ]
-        traffic = schedule.traffic(
-            full[0] if weight_bytes is None else weight_bytes,
-            full[1] if activation_bytes is None else activation_bytes,
+        return dram_bytes(
+            schedule.traffic(
+                full[0] if weight_bytes is None else weight_bytes,
+                full[1] if activation_bytes is None else activation_bytes,
+            )
         )
-        # Among equals: results of small blocks leave evenly, but between the K-chunks of a lone tile nothing
-        # happens; and in a large block partial sums have time to come back from memory.
-        size = schedule.block if schedule.psums_resident else -schedule.block
-        return dram_bytes(traffic), schedule.dataflow.value, schedule.block == 1, size
 
-    if not found:
+    def preference(schedule: Schedule) -> tuple[bool, int, int]:
+        # Results of small blocks leave evenly, but between the K-chunks of a lone tile nothing happens; and
+        # in a large block partial sums have time to come back from memory.
+        size = schedule.block if schedule.psums_resident else -schedule.block
+        return schedule.block == 1, size, cost(schedule)
+
+    best = []
+    for flow in flows:
+        found = list(
+            plans(
+                config, m, k, n, dataflow=flow, chunk=chunk, psum_group=psum_group, resident=resident,
+                k_tile=k_tile, span=span,
+            )
+        )  # fmt: skip
+        if found:
+            most = min(map(cost, found)) * (1 + _EQUAL)
+            best.append(min((s for s in found if cost(s) <= most), key=preference))
+    if not best:
         raise ValueError(
             f"dataflow must be one whose tiles fit the machine's memories, which {_NAMES[flows[0]]} does not "
-            f"for "
-            f"M = {m}, K = {k}, N = {n}"
+            f"for M = {m}, K = {k}, N = {n}"
         )
-    return min(found, key=cost)
+    return min(best, key=cost)

@@ -228,7 +228,9 @@ def test_traffic(s: Schedule) -> None:
     group=st.integers(0, 4), sizes=st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
 )  # fmt: skip
 def test_plan_is_the_cheapest(m: int, k: int, n: int, chunk: int, group: int, sizes: tuple[int, int]) -> None:
-    """Of all dataflows; and there is one for each, as whatever does not fit can be loaded again."""
+    """Of all dataflows, but for 1/256; and there is one for each, as whatever does not fit can be loaded
+    again.
+    """
     arguments: dict[str, Any] = {"chunk": chunk, "psum_group": group}
 
     def cost(s: Schedule) -> int:
@@ -242,7 +244,7 @@ def test_plan_is_the_cheapest(m: int, k: int, n: int, chunk: int, group: int, si
         chosen = plan(
             TINY, m, k, n, dataflow=dataflow, weight_bytes=sizes[0], activation_bytes=sizes[1], **arguments
         )  # fmt: skip
-        assert chosen in found and cost(chosen) == min(map(cost, found))
+        assert chosen in found and 256 * cost(chosen) <= 257 * min(map(cost, found))
         best.append(chosen)
     any_flow = plan(
         TINY, m, k, n, dataflow=None, weight_bytes=sizes[0], activation_bytes=sizes[1], **arguments
@@ -281,3 +283,13 @@ def test_plans_run_on_the_core(dataflow: Dataflow, group: int) -> None:
 def test_slots_of_the_examples() -> None:
     """The examples above are the edges that they say they are."""
     assert TINY.weight_slots == TINY.activation_slots == 23 and TINY.psum_slots == 2
+
+
+def test_headers_of_regions_do_not_decide_the_block() -> None:
+    """A larger block has a few headers less; a small one's results leave evenly (docs/architecture.md)."""
+    panacea = AcceleratorConfig.preset("panacea")
+    chosen = plan(
+        panacea, 1536, 384, 128, dataflow=Dataflow.INPUT_STATIONARY, chunk=128, psum_group=1,
+        weight_bytes=680_000, activation_bytes=40_000,
+    )  # fmt: skip
+    assert (chosen.block, chosen.psums_resident, chosen.blocks_share) == (2, True, True)
