@@ -101,6 +101,11 @@ class AcceleratorConfig:
     """Width of the AXI4 master's addresses."""
     load_buffer: int = 128
     """Bus beats in the buffer of each load unit: as many may be on their way from memory."""
+    packed_products: int = 0
+    """Of the vector**2 products of an operator, those from wide multipliers (DSP blocks); the others are made
+    in logic."""
+    packing: int = 2
+    """Products from a wide multiplier: 2 from one of 18 x 18 bits, 4 from one of 25 x 18."""
     max_k: int = 4096
     """Largest K; with weight_slices it sets the accumulator's width."""
 
@@ -306,12 +311,14 @@ _RANGES = {
     "amem_kib": (1, 65536),
     "omem_kib": (1, 65536),
     "address_bits": (32, 64),
+    "packed_products": (0, 64),
     "max_k": (1, 1 << 20),
 }
 _CHOICES = {
     "vector": (2, 4, 8),
     "weight_slices": (1, 2, 3),
     "bus_bits": (32, 64, 128, 256, 512),
+    "packing": (2, 4),
     "load_buffer": (16, 32, 64, 128, 256, 512),
 }
 
@@ -340,6 +347,11 @@ def _check_fields(config: AcceleratorConfig) -> None:
 
 
 def _check_combinations(config: AcceleratorConfig) -> None:
+    if config.packed_products % config.packing or config.packed_products > config.vector**2:
+        raise ValueError(
+            f"packed_products must be a multiple of packing = {config.packing} up to {config.vector**2} "
+            f"(vector = {config.vector}), not {config.packed_products}"
+        )
     if config.accumulator_bits > 32:
         raise ValueError(
             f"max_k must keep the accumulator within 32 bits: max_k = {config.max_k} with "

@@ -41,6 +41,8 @@ def core_parameters(config: AcceleratorConfig) -> dict[str, Any]:
         "weight_slices": config.weight_slices,
         "fifo_depth": config.fifo_depth,
         "accumulator_bits": config.accumulator_bits,
+        "packing": config.packing,
+        "packed_products": config.packed_products,
         "max_k": config.max_k,
         "weight_layout": config.weight_layout,
         "weight_slots": config.weight_slots,

@@ -22,7 +22,7 @@ class Lane(wiring.Component):
 
     Parameters
     ----------
-    vector, weight_slices, accumulator_bits : as the operator's.
+    vector, weight_slices, accumulator_bits, packing, packed_products : as the operator's.
     fifo_depth : records that may wait on either side; lets neighbours drift apart.
 
     Members
@@ -40,11 +40,12 @@ class Lane(wiring.Component):
     Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; fifo_depth 2..64.
     """
 
-    def __init__(self, *, vector, weight_slices, accumulator_bits, fifo_depth):
-        self.parameters = {
-            "vector": vector, "weight_slices": weight_slices,
-            "accumulator_bits": accumulator_bits, "fifo_depth": fifo_depth,
+    def __init__(self, *, vector, weight_slices, accumulator_bits, packing, packed_products, fifo_depth):
+        self._arithmetic = {
+            "vector": vector, "weight_slices": weight_slices, "accumulator_bits": accumulator_bits
         }  # fmt: skip
+        self._multipliers = {"packing": packing, "packed_products": packed_products}
+        self.parameters = {**self._arithmetic, **self._multipliers, "fifo_depth": fifo_depth}
         self._dense = max(1, weight_slices - 1)
         self._weight_record = record_layout(vector, self._dense)
         self._activation_record = record_layout(vector, 1)
@@ -62,9 +63,8 @@ class Lane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        arithmetic = {key: value for key, value in self.parameters.items() if key != "fifo_depth"}
-        m.submodules.operator = operator = Operator(**arithmetic)
-        m.submodules.kept_weight_sum = kept_weight_sum = KeptWeightSum(**arithmetic)
+        m.submodules.operator = operator = Operator(**self._arithmetic, **self._multipliers)
+        m.submodules.kept_weight_sum = kept_weight_sum = KeptWeightSum(**self._arithmetic)
 
         depth = self.parameters["fifo_depth"]
         m.submodules.weight_fifo = weights = StreamFIFO(self._weight_record, depth=depth)

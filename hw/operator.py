@@ -1,10 +1,13 @@
 """Operator: one outer product of v weight slices and v activation slices a cycle."""
 
+from itertools import product as pairs_of
+
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.payloads import index
+from sliceforge.hw.slice_product import logic_product, packed_products
 
 __all__ = ["Operator", "step_layout"]
 
@@ -32,6 +35,8 @@ class Operator(wiring.Component):
     vector : v; the operator has v * v multipliers, signed 4-bit by unsigned 4-bit.
     weight_slices : S, the machine's weight slices; slice_index is below S.
     accumulator_bits : signed width. Final sums must fit; what wraps on the way there is harmless.
+    packing, packed_products : of the v * v products, `packed_products` come from wide multipliers (a DSP
+        block each), `packing` (2 or 4) from one; the others are made in logic.
 
     Members
     -------
@@ -41,16 +46,19 @@ class Operator(wiring.Component):
     sums : out; v accumulators of the row. Complete LATENCY cycles after the last step.
 
     Latency: LATENCY cycles from step to accumulator. No flow control: a step is taken every cycle.
-    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; accumulator_bits 16..32; every pair of
-    slice values.
+    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; accumulator_bits 16..32; packing 2, 4 of none, some
+    and all products; every pair of slice values.
     """
 
     LATENCY = 3  # operand registers, product registers, accumulators
 
-    def __init__(self, *, vector, weight_slices, accumulator_bits):
+    def __init__(self, *, vector, weight_slices, accumulator_bits, packing, packed_products):
         self.parameters = {
-            "vector": vector, "weight_slices": weight_slices, "accumulator_bits": accumulator_bits
+            "vector": vector, "weight_slices": weight_slices, "accumulator_bits": accumulator_bits,
+            "packing": packing, "packed_products": packed_products,
         }  # fmt: skip
+        self._packing = packing
+        self._packed = packed_products
         self._vector = vector
         self._slices = weight_slices
         self._bits = accumulator_bits
@@ -75,30 +83,58 @@ class Operator(wiring.Component):
         m.d.sync += step.weights.eq(Mux(self.step_valid, self.step.weights, 0))
 
         # Cycle 1: multiply.
-        products = [[Signal(signed(8), name=f"product_{r}_{c}") for c in range(v)] for r in range(v)]
         slice_index = Signal.like(step.slice_index)
         high = Signal()
         m.d.sync += [slice_index.eq(step.slice_index), high.eq(step.high)]
-        for r in range(v):
-            for c in range(v):
-                weight = step.weights.word_select(r, 4).as_signed()
-                m.d.sync += products[r][c].eq(weight * step.activations.word_select(c, 4))
+        products = {}
+        for place, (value, carry) in self._products(m, step).items():
+            r, c = place
+            products[place] = product, more = (
+                Signal(signed(8), name=f"product_{r}_{c}"),
+                Signal(name=f"more_{r}_{c}"),
+            )
+            m.d.sync += [product.eq(value), more.eq(carry)]
 
-        # Cycle 2: weigh and accumulate.
+        # Cycle 2: weigh and accumulate. The bits that a shift brings in are the product's carry, and so is
+        # the adder's: (product << s) + (2^s - 1) carry + carry = (product + carry) << s.
         accumulators = [[Signal(signed(self._bits), name=f"acc_{r}_{c}") for c in range(v)] for r in range(v)]
-        for r in range(v):
-            for c in range(v):
-                weighed = Signal(signed(8 + 3 * (self._slices - 1) + 4), name=f"weighed_{r}_{c}")
-                by_slice = products[r][c]
-                for i in range(1, self._slices):
-                    by_slice = Mux(slice_index == i, products[r][c] << 3 * i, by_slice)
-                m.d.comb += weighed.eq(Mux(high, by_slice << 4, by_slice))
-                m.d.sync += accumulators[r][c].eq(accumulators[r][c] + weighed)
-                with m.If(self.clear):
-                    m.d.sync += accumulators[r][c].eq(0)
+        for (r, c), (product, carry) in products.items():
+            weighed = Signal(signed(8 + 3 * (self._slices - 1) + 4), name=f"weighed_{r}_{c}")
+            by_slice = product
+            for i in range(1, self._slices):
+                by_slice = Mux(slice_index == i, Cat(carry.replicate(3 * i), product).as_signed(), by_slice)
+            m.d.comb += weighed.eq(Mux(high, Cat(carry.replicate(4), by_slice).as_signed(), by_slice))
+            m.d.sync += accumulators[r][c].eq(
+                (Cat(1, accumulators[r][c]).as_signed() + Cat(carry, weighed).as_signed()) >> 1
+            )
+            with m.If(self.clear):
+                m.d.sync += accumulators[r][c].eq(0)
 
         with m.Switch(self.row):
             for r in range(v):
                 with m.Case(r):
                     m.d.comb += self.sums.eq(Cat(accumulators[r]))
         return m
+
+    def _products(self, m, step):
+        """Value and carry of the product in each row and column, combinational."""
+        v, products = self._vector, {}
+        wide = self._packing // 2
+        for block, (row, column) in enumerate(pairs_of(range(0, v, 2), range(0, v, wide))):
+            places = [(row + i, column + j) for j in range(wide) for i in range(2)]
+            if block * self._packing < self._packed:
+                weights = [step.weights.word_select(row + i, 4) for i in range(2)]
+                activations = [step.activations.word_select(column + j, 4) for j in range(wide)]
+                pairs = packed_products(m, weights, activations, f"products_{row}_{column}")
+            else:
+                pairs = [
+                    logic_product(
+                        m,
+                        step.weights.word_select(r, 4),
+                        step.activations.word_select(c, 4),
+                        f"product_{r}_{c}",
+                    )
+                    for r, c in places
+                ]
+            products |= dict(zip(places, pairs, strict=True))
+        return products

@@ -16,12 +16,16 @@ from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import reset, start, to_fields, to_int
 
 CASES = [
-    {"vector": 4, "weight_slices": 2, "accumulator_bits": 27},
-    {"vector": 2, "weight_slices": 1, "accumulator_bits": 16},
-    {"vector": 8, "weight_slices": 3, "accumulator_bits": 32},
-    {"vector": 4, "weight_slices": 3, "accumulator_bits": 21},
-    {"vector": 2, "weight_slices": 2, "accumulator_bits": 24},
-    {"vector": 8, "weight_slices": 1, "accumulator_bits": 24},
+    {"vector": v, "weight_slices": s, "accumulator_bits": bits, "packing": packing, "packed_products": packed}
+    for v, s, bits, packing, packed in (
+        (4, 2, 27, 2, 0),
+        (2, 1, 16, 2, 2),
+        (8, 3, 32, 4, 64),
+        (4, 3, 21, 4, 8),
+        (2, 2, 24, 4, 4),
+        (8, 1, 24, 2, 10),
+        (4, 2, 24, 2, 16),
+    )
 ]
 
 
