@@ -2,13 +2,14 @@
 
 PYTHON ?= python3
 CONFIG ?= panacea
+BOARD ?= ulx3s-85f
 
 BIN := .venv/bin
 PY := $(BIN)/python
 # The checkout's path is part of the name: a copied or moved checkout is set up anew, since .venv holds absolute paths.
 STAMP := .venv/.set-up-$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test regress lint bench verilog docs clean
+.PHONY: help setup demo test regress lint bench verilog fpga docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +34,10 @@ bench: $(STAMP)  ## the benchmarks
 
 verilog: $(STAMP)  ## Verilog of CONFIG= (a preset or a .toml file) into build/
 	@$(BIN)/sliceforge generate --config $(CONFIG) --out build/$(basename $(notdir $(CONFIG)))
+
+fpga: $(STAMP)  ## a bitstream for BOARD= (ulx3s-85f and others: `sliceforge fpga --list`) into build/BOARD
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[fpga]'
+	@$(BIN)/sliceforge fpga --board $(BOARD) --out build/$(BOARD)
 
 docs: $(STAMP)  ## what is generated in docs/
 	@$(PY) scripts/block_diagram.py

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from sliceforge.gen.cli_calibrate import calibrate
 from sliceforge.gen.cli_feed_forward import feed_forward
+from sliceforge.gen.cli_fpga import fpga
 from sliceforge.gen.cli_parts import (
     array_bytes,
     config_option,
@@ -266,6 +267,7 @@ def gemm(
 
 cli.add_command(calibrate)
 cli.add_command(feed_forward)
+cli.add_command(fpga)
 
 
 def print_report(report: dict[str, Any]) -> None:

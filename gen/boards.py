@@ -1,0 +1,128 @@
+# amaranth: UnusedElaboratable=no
+# (a plan whose build was done before is only looked up)
+"""Boards: which machine goes on which, and the plan of Amaranth's platform for its build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from amaranth.build.run import BuildPlan
+
+from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.verilog import generate_soc_verilog, soc_module
+from sliceforge.hw.board_top import BoardTop
+
+__all__ = ["BOARDS", "Board", "board", "build_plan"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board that `sliceforge fpga` knows, and what goes on it."""
+
+    name: str
+    title: str
+    platform: str
+    """Module and class in amaranth_boards."""
+    family: str
+    """Of the FPGA: "ecp5" (bitstream from tools that pip installs) or "xc7" (project for Vivado)."""
+    preset: str
+    settings: Mapping[str, int] = field(default_factory=dict)
+    """Fields of the configuration that the FPGA decides, and that the host need not know."""
+    clock_hz: int = 50_000_000
+    memory_kib: int = 64
+    baud: int = 1_000_000
+
+    def config(self, source: str | None = None, settings: tuple[str, ...] = ()) -> AcceleratorConfig:
+        """The configuration: the board's preset or ``source``, the FPGA's settings, then ``settings``."""
+        own = tuple(f"{key}={value}" for key, value in self.settings.items())
+        return AcceleratorConfig.load(source or self.preset, (*own, *settings))
+
+    @property
+    def bitstream(self) -> bool:
+        """Whether the whole build runs here; else it ends with the project for the maker's tools."""
+        return self.family == "ecp5"
+
+
+# A wide multiplier is a DSP block: an ECP5-85F has 156, of which requantization takes 16 or more.
+_ECP5_PACKING = {"packing": 2, "packed_products": 8}
+_XC7_PACKING = {"packing": 4, "packed_products": 16}
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board(
+            "ulx3s-85f",
+            "ULX3S with ECP5 LFE5U-85F",
+            "ulx3s:ULX3S_85F_Platform",
+            "ecp5",
+            "edge",
+            _ECP5_PACKING,
+        ),
+        Board(
+            "ulx3s-45f",
+            "ULX3S with ECP5 LFE5U-45F",
+            "ulx3s:ULX3S_45F_Platform",
+            "ecp5",
+            "tiny",
+            _ECP5_PACKING,
+        ),
+        Board(
+            "ecpix5-85",
+            "ECPIX-5 with ECP5 LFE5UM5G-85F",
+            "ecpix5:ECPIX585Platform",
+            "ecp5",
+            "edge",
+            _ECP5_PACKING,
+        ),
+        Board(
+            "ecpix5-45",
+            "ECPIX-5 with ECP5 LFE5UM5G-45F",
+            "ecpix5:ECPIX545Platform",
+            "ecp5",
+            "tiny",
+            _ECP5_PACKING,
+        ),
+        Board(
+            "arty-a7",
+            "Arty A7-100T with Artix-7 XC7A100T",
+            "arty_a7:ArtyA7_100Platform",
+            "xc7",
+            "edge",
+            _XC7_PACKING,
+        ),
+        Board(
+            "cmod-a7",
+            "Cmod A7-35T with Artix-7 XC7A35T",
+            "cmod_a7:CmodA7_35Platform",
+            "xc7",
+            "tiny",
+            _XC7_PACKING,
+        ),
+    )
+}
+
+
+def board(name: str) -> Board:
+    """The board of this name; ValueError lists them."""
+    if name not in BOARDS:
+        raise ValueError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
+    return BOARDS[name]
+
+
+def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> BuildPlan:
+    """All files of the build and its script, from Amaranth's platform for the board; ``options`` as its
+    overrides (``nextpnr_opts``). The same bytes every time.
+    """
+    module, name = target.platform.split(":")
+    platform: Any = getattr(import_module(f"amaranth_boards.{module}"), name)()
+    soc = soc_module(config)
+    verilog = generate_soc_verilog(
+        config, clock_hz=target.clock_hz, baud=target.baud, memory_kib=target.memory_kib
+    )
+    platform.add_file(f"{soc}.v", verilog)
+    top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz)
+    plan: BuildPlan = platform.prepare(top, "top", **options)
+    return plan
