@@ -46,9 +46,9 @@ class Board:
         return self.family == "ecp5"
 
 
-# A wide multiplier is a DSP block: an ECP5-85F has 156, of which requantization takes 16 or more.
-_ECP5_PACKING = {"packing": 2, "packed_products": 8}
-_XC7_PACKING = {"packing": 4, "packed_products": 16}
+# An ECP5-85F has 156 multipliers and 208 block RAMs: of an edge's operators each takes 4 and 3.
+_ECP5 = {"packing": 2, "packed_products": 8, "table_products": 6}
+_XC7 = {"packing": 4, "packed_products": 16}
 
 BOARDS = {
     board.name: board
@@ -59,7 +59,7 @@ BOARDS = {
             "ulx3s:ULX3S_85F_Platform",
             "ecp5",
             "edge",
-            _ECP5_PACKING,
+            _ECP5,
         ),
         Board(
             "ulx3s-45f",
@@ -67,7 +67,7 @@ BOARDS = {
             "ulx3s:ULX3S_45F_Platform",
             "ecp5",
             "tiny",
-            _ECP5_PACKING,
+            _ECP5,
         ),
         Board(
             "ecpix5-85",
@@ -75,7 +75,7 @@ BOARDS = {
             "ecpix5:ECPIX585Platform",
             "ecp5",
             "edge",
-            _ECP5_PACKING,
+            _ECP5,
         ),
         Board(
             "ecpix5-45",
@@ -83,7 +83,7 @@ BOARDS = {
             "ecpix5:ECPIX545Platform",
             "ecp5",
             "tiny",
-            _ECP5_PACKING,
+            _ECP5,
         ),
         Board(
             "arty-a7",
@@ -91,7 +91,7 @@ BOARDS = {
             "arty_a7:ArtyA7_100Platform",
             "xc7",
             "edge",
-            _XC7_PACKING,
+            _XC7,
         ),
         Board(
             "cmod-a7",
@@ -99,7 +99,7 @@ BOARDS = {
             "cmod_a7:CmodA7_35Platform",
             "xc7",
             "tiny",
-            _XC7_PACKING,
+            _XC7,
         ),
     )
 }

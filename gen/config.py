@@ -106,6 +106,8 @@ class AcceleratorConfig:
     in logic."""
     packing: int = 2
     """Products from a wide multiplier: 2 from one of 18 x 18 bits, 4 from one of 25 x 18."""
+    table_products: int = 0
+    """Of the products of an operator, those from tables (block RAMs), two from each."""
     max_k: int = 4096
     """Largest K; with weight_slices it sets the accumulator's width."""
 
@@ -283,10 +285,10 @@ _PRESETS: dict[str, dict[str, int]] = {
     "edge": {
         "pea_count": 4,
         "lanes": 8,
-        "wmem_kib": 64,
-        "amem_kib": 64,
+        "wmem_kib": 32,
+        "amem_kib": 32,
         "omem_kib": 8,
-        "bus_bits": 128,
+        "bus_bits": 64,
         "load_buffer": 64,
     },
     "tiny": {
@@ -312,6 +314,7 @@ _RANGES = {
     "omem_kib": (1, 65536),
     "address_bits": (32, 64),
     "packed_products": (0, 64),
+    "table_products": (0, 64),
     "max_k": (1, 1 << 20),
 }
 _CHOICES = {
@@ -351,6 +354,12 @@ def _check_combinations(config: AcceleratorConfig) -> None:
         raise ValueError(
             f"packed_products must be a multiple of packing = {config.packing} up to {config.vector**2} "
             f"(vector = {config.vector}), not {config.packed_products}"
+        )
+    left = config.vector**2 - config.packed_products
+    if config.table_products % 2 or config.table_products > left:
+        raise ValueError(
+            f"table_products must be even and up to {left}, the products that are not packed, "
+            f"not {config.table_products}"
         )
     if config.accumulator_bits > 32:
         raise ValueError(

@@ -48,6 +48,7 @@ def core_parameters(config: AcceleratorConfig) -> dict[str, Any]:
         "accumulator_bits": config.accumulator_bits,
         "packing": config.packing,
         "packed_products": config.packed_products,
+        "table_products": config.table_products,
         "max_k": config.max_k,
         "weight_layout": config.weight_layout,
         "weight_slots": config.weight_slots,

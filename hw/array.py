@@ -36,7 +36,8 @@ class Array(wiring.Component):
 
     Parameters
     ----------
-    pea_count, lanes, vector, weight_slices, fifo_depth, accumulator_bits, packing, packed_products, max_k :
+    pea_count, lanes, vector, weight_slices, fifo_depth, accumulator_bits, packing, packed_products,
+        table_products, max_k :
         of the array.
     weight_layout, weight_slots, activation_layout, activation_slots, load_ways : of WMEM and AMEM.
     output_slots, psum_slots, result_lanes, drain_lanes : of OMEM, the result stream and the way to it.
@@ -57,13 +58,14 @@ class Array(wiring.Component):
 
     def __init__(
         self, *, pea_count, lanes, vector, weight_slices, fifo_depth, accumulator_bits, packing,
-        packed_products, max_k,
+        packed_products, table_products, max_k,
         weight_layout, weight_slots, activation_layout, activation_slots, load_ways,
         output_slots, psum_slots, result_lanes, drain_lanes,
     ):  # fmt: skip
         self._pea = {
             "lanes": lanes, "vector": vector, "weight_slices": weight_slices,
             "accumulator_bits": accumulator_bits, "packing": packing, "packed_products": packed_products,
+            "table_products": table_products,
             "fifo_depth": fifo_depth,
             "drain_lanes": drain_lanes, "output_slots": output_slots,
         }  # fmt: skip

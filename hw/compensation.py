@@ -120,10 +120,9 @@ class CompensationSubtract(wiring.Component):
         # Cycle 1: r times the kept weights; 16 of them weigh as much as the operator's X_H.
         accumulators = Signal.like(row.accumulators)
         subtrahend = Signal(signed(self._kept_bits + 8))
-        m.d.sync += [
-            accumulators.eq(row.accumulators),
-            subtrahend.eq((row.kept_weights.as_signed() * self.frequent) << 4),
-        ]
+        # A sum of multiples: on FPGAs a `*` would take a DSP block, which is for wider products.
+        multiples = (Mux(bit, row.kept_weights.as_signed(), 0) << b for b, bit in enumerate(self.frequent))
+        m.d.sync += [accumulators.eq(row.accumulators), subtrahend.eq(sum(multiples) << 4)]
 
         # Cycle 2: subtract, and apply the factor that all products share. The result fits the
         # accumulator's width, the difference too: what wraps on the way is harmless.

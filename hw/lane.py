@@ -22,7 +22,7 @@ class Lane(wiring.Component):
 
     Parameters
     ----------
-    vector, weight_slices, accumulator_bits, packing, packed_products : as the operator's.
+    vector, weight_slices, accumulator_bits, packing, packed_products, table_products : as the operator's.
     fifo_depth : records that may wait on either side; lets neighbours drift apart.
 
     Members
@@ -40,11 +40,17 @@ class Lane(wiring.Component):
     Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; fifo_depth 2..64.
     """
 
-    def __init__(self, *, vector, weight_slices, accumulator_bits, packing, packed_products, fifo_depth):
+    def __init__(
+        self, *, vector, weight_slices, accumulator_bits, packing, packed_products, table_products, fifo_depth
+    ):
         self._arithmetic = {
             "vector": vector, "weight_slices": weight_slices, "accumulator_bits": accumulator_bits
         }  # fmt: skip
-        self._multipliers = {"packing": packing, "packed_products": packed_products}
+        self._multipliers = {
+            "packing": packing,
+            "packed_products": packed_products,
+            "table_products": table_products,
+        }
         self.parameters = {**self._arithmetic, **self._multipliers, "fifo_depth": fifo_depth}
         self._dense = max(1, weight_slices - 1)
         self._weight_record = record_layout(vector, self._dense)

@@ -1,13 +1,13 @@
 """Operator: one outer product of v weight slices and v activation slices a cycle."""
 
-from itertools import product as pairs_of
+from typing import NamedTuple
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.payloads import index
-from sliceforge.hw.slice_product import logic_product, packed_products
+from sliceforge.hw.slice_product import logic_product, packed_products, product_table
 
 __all__ = ["Operator", "step_layout"]
 
@@ -24,6 +24,15 @@ def step_layout(vector, weight_slices):
     )
 
 
+class _Product(NamedTuple):
+    """``value + carry``; whether it is weighed already: by ``16^high``, and by ``8^slice_index``."""
+
+    value: Signal
+    carry: Signal
+    by_high: bool
+    by_slice: bool
+
+
 class Operator(wiring.Component):
     """Accumulates outer products: ``acc[r][c] += (W_i[r] * X[c]) << (3 i + 4 high)``.
 
@@ -35,8 +44,9 @@ class Operator(wiring.Component):
     vector : v; the operator has v * v multipliers, signed 4-bit by unsigned 4-bit.
     weight_slices : S, the machine's weight slices; slice_index is below S.
     accumulator_bits : signed width. Final sums must fit; what wraps on the way there is harmless.
-    packing, packed_products : of the v * v products, `packed_products` come from wide multipliers (a DSP
-        block each), `packing` (2 or 4) from one; the others are made in logic.
+    packing, packed_products, table_products : of the v * v products, `packed_products` come from wide
+        multipliers (a DSP block each), `packing` (2 or 4) from one, and `table_products` from tables (a block
+        RAM each), two from one; the others are made in logic.
 
     Members
     -------
@@ -46,19 +56,20 @@ class Operator(wiring.Component):
     sums : out; v accumulators of the row. Complete LATENCY cycles after the last step.
 
     Latency: LATENCY cycles from step to accumulator. No flow control: a step is taken every cycle.
-    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; accumulator_bits 16..32; packing 2, 4 of none, some
-    and all products; every pair of slice values.
+    Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; accumulator_bits 16..32; none, some and all
+    products packed or from tables; every pair of slice values.
     """
 
     LATENCY = 3  # operand registers, product registers, accumulators
 
-    def __init__(self, *, vector, weight_slices, accumulator_bits, packing, packed_products):
+    def __init__(self, *, vector, weight_slices, accumulator_bits, packing, packed_products, table_products):
         self.parameters = {
             "vector": vector, "weight_slices": weight_slices, "accumulator_bits": accumulator_bits,
-            "packing": packing, "packed_products": packed_products,
+            "packing": packing, "packed_products": packed_products, "table_products": table_products,
         }  # fmt: skip
         self._packing = packing
         self._packed = packed_products
+        self._from_tables = table_products
         self._vector = vector
         self._slices = weight_slices
         self._bits = accumulator_bits
@@ -86,28 +97,26 @@ class Operator(wiring.Component):
         slice_index = Signal.like(step.slice_index)
         high = Signal()
         m.d.sync += [slice_index.eq(step.slice_index), high.eq(step.high)]
-        products = {}
-        for place, (value, carry) in self._products(m, step).items():
-            r, c = place
-            products[place] = product, more = (
-                Signal(signed(8), name=f"product_{r}_{c}"),
-                Signal(name=f"more_{r}_{c}"),
-            )
-            m.d.sync += [product.eq(value), more.eq(carry)]
+        products = self._products(m, step)
 
         # Cycle 2: weigh and accumulate. The bits that a shift brings in are the product's carry, and so is
-        # the adder's: (product << s) + (2^s - 1) carry + carry = (product + carry) << s.
+        # the adder's: (value << s) + (2^s - 1) carry + carry = (value + carry) << s.
+        # A table has no reset: what it held before must not be added.
+        after_reset = Signal(init=1)
+        m.d.sync += after_reset.eq(0)
         accumulators = [[Signal(signed(self._bits), name=f"acc_{r}_{c}") for c in range(v)] for r in range(v)]
-        for (r, c), (product, carry) in products.items():
-            weighed = Signal(signed(8 + 3 * (self._slices - 1) + 4), name=f"weighed_{r}_{c}")
-            by_slice = product
-            for i in range(1, self._slices):
-                by_slice = Mux(slice_index == i, Cat(carry.replicate(3 * i), product).as_signed(), by_slice)
-            m.d.comb += weighed.eq(Mux(high, Cat(carry.replicate(4), by_slice).as_signed(), by_slice))
-            m.d.sync += accumulators[r][c].eq(
-                (Cat(1, accumulators[r][c]).as_signed() + Cat(carry, weighed).as_signed()) >> 1
-            )
-            with m.If(self.clear):
+        for (r, c), product in products.items():
+            weighed, carry = product.value, product.carry
+            if not product.by_slice:
+                for i in range(1, self._slices):
+                    shifted = Cat(carry.replicate(3 * i), product.value).as_signed()
+                    weighed = Mux(slice_index == i, shifted, weighed)
+            if not product.by_high:
+                weighed = Mux(high, Cat(carry.replicate(4), weighed).as_signed(), weighed)
+            total, addend = Signal(signed(self._bits + 1)), Signal(signed(self._bits + 1))
+            m.d.comb += [total.eq(Cat(1, accumulators[r][c])), addend.eq(Cat(carry, weighed).as_signed())]
+            m.d.sync += accumulators[r][c].eq((total + addend) >> 1)
+            with m.If(self.clear | after_reset):
                 m.d.sync += accumulators[r][c].eq(0)
 
         with m.Switch(self.row):
@@ -117,24 +126,57 @@ class Operator(wiring.Component):
         return m
 
     def _products(self, m, step):
-        """Value and carry of the product in each row and column, combinational."""
-        v, products = self._vector, {}
-        wide = self._packing // 2
-        for block, (row, column) in enumerate(pairs_of(range(0, v, 2), range(0, v, wide))):
-            places = [(row + i, column + j) for j in range(wide) for i in range(2)]
-            if block * self._packing < self._packed:
-                weights = [step.weights.word_select(row + i, 4) for i in range(2)]
-                activations = [step.activations.word_select(column + j, 4) for j in range(wide)]
-                pairs = packed_products(m, weights, activations, f"products_{row}_{column}")
-            else:
-                pairs = [
-                    logic_product(
-                        m,
-                        step.weights.word_select(r, 4),
-                        step.activations.word_select(c, 4),
-                        f"product_{r}_{c}",
-                    )
-                    for r, c in places
-                ]
-            products |= dict(zip(places, pairs, strict=True))
+        """The registered `_Product` in each row and column."""
+        v, wide = self._vector, self._packing // 2
+        places = [
+            (row + i, column + j)
+            for row in range(0, v, 2) for column in range(0, v, wide) for j in range(wide) for i in range(2)
+        ]  # fmt: skip
+        tables = self._packed + self._from_tables
+        products = {}
+        for first in range(0, self._packed, self._packing):
+            products |= self._packed_block(m, step, places[first : first + self._packing])
+        for first in range(self._packed, tables, 2):
+            products |= self._table_pair(m, step, places[first : first + 2])
+        for r, c in places[tables:]:
+            weight, activation = step.weights.word_select(r, 4), step.activations.word_select(c, 4)
+            pair = logic_product(m, weight, activation, f"product_{r}_{c}")
+            products[r, c] = self._registered(m, f"product_{r}_{c}", 8, *pair, by_high=False)
         return products
+
+    def _packed_block(self, m, step, places):
+        """Products of one wide multiplier. One that takes a single activation has the bits to take it
+        weighed."""
+        rows, columns = sorted({r for r, _ in places}), sorted({c for _, c in places})
+        by_high = len(columns) == 1
+        bits, name = (12 if by_high else 8), "products_{}_{}".format(*places[0])
+        activations = [step.activations.word_select(c, 4) for c in columns]
+        if by_high:
+            weighed = Signal(8, name=f"{name}_weighed")
+            # Register of cycle 0.
+            fresh = self.step.activations.word_select(columns[0], 4)
+            m.d.sync += weighed.eq(Mux(self.step.high, fresh << 4, fresh))
+            activations = [weighed]
+        weights = [step.weights.word_select(r, 4) for r in rows]
+        pairs = packed_products(m, weights, activations, bits, name)
+        return {
+            place: self._registered(m, "product_{}_{}".format(*place), bits, *pair, by_high=by_high)
+            for place, pair in zip(places, pairs, strict=True)
+        }
+
+    def _table_pair(self, m, step, places):
+        """Two products of one table, which has the register."""
+        table = product_table(self._slices)
+        m.submodules["products_{}_{}".format(*places[0])] = table
+        products = {}
+        for r, c in places:
+            port = table.read_port()
+            factors = step.weights.word_select(r, 4), step.activations.word_select(c, 4)
+            m.d.comb += port.addr.eq(Cat(*factors, step.high, step.slice_index))
+            products[r, c] = _Product(port.data, Const(0, 1), by_high=True, by_slice=True)
+        return products
+
+    def _registered(self, m, name, bits, value, carry, *, by_high):
+        product = _Product(Signal(signed(bits), name=name), Signal(name=f"{name}_carry"), by_high, False)
+        m.d.sync += [product.value.eq(value), product.carry.eq(carry)]
+        return product

@@ -25,7 +25,7 @@ class PEA(wiring.Component):
 
     Parameters
     ----------
-    lanes, vector, weight_slices, accumulator_bits, packing, packed_products, fifo_depth.
+    lanes, vector, weight_slices, accumulator_bits, packing, packed_products, table_products, fifo_depth.
     drain_lanes : lanes whose sums leave at a time; divides lanes.
     output_slots : tiles that the output bank holds.
 
@@ -46,12 +46,13 @@ class PEA(wiring.Component):
     """
 
     def __init__(
-        self, *, lanes, vector, weight_slices, accumulator_bits, packing, packed_products, fifo_depth,
-        drain_lanes, output_slots,
+        self, *, lanes, vector, weight_slices, accumulator_bits, packing, packed_products, table_products,
+        fifo_depth, drain_lanes, output_slots,
     ):  # fmt: skip
         self.parameters = {
             "lanes": lanes, "vector": vector, "weight_slices": weight_slices,
             "accumulator_bits": accumulator_bits, "packing": packing, "packed_products": packed_products,
+            "table_products": table_products,
             "fifo_depth": fifo_depth,
             "drain_lanes": drain_lanes, "output_slots": output_slots,
         }  # fmt: skip

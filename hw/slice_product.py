@@ -1,12 +1,13 @@
-"""Products of a signed 4-bit weight slice and an unsigned 4-bit activation slice, two ways to make them.
+"""Products of a signed 4-bit weight slice and an unsigned 4-bit activation slice, three ways to make them.
 
-A product is left as a pair: ``value + carry``, a signed 8-bit number and one bit. The adder that takes the
-product has a free carry input, so that the pair saves what completing the product would cost.
+Where that is cheaper, a product is left as a pair: ``value + carry``, a signed number and one bit. The adder
+that takes the product has a free carry input, so that completing the product costs nothing.
 """
 
 from amaranth import Cat, Mux, Signal, signed
+from amaranth.lib.memory import Memory
 
-__all__ = ["logic_product", "packed_products"]
+__all__ = ["logic_product", "packed_products", "product_table"]
 
 
 def logic_product(m, weight, activation, name):
@@ -35,26 +36,37 @@ def logic_product(m, weight, activation, name):
     return Cat(low[:2], upper).as_signed(), w[1]
 
 
-def packed_products(m, weights, activations, name):
-    """The products of each of ``weights`` with each of ``activations`` from one wide multiplier:
-    ``[(value, carry)]``, all weights with the first activation first; combinational.
+def packed_products(m, weights, activations, bits, name):
+    """The products of each of ``weights`` (4 bits) with each of ``activations`` from one wide multiplier:
+    ``[(value, carry)]``, all weights with the first activation first; combinational. bits: of a product.
 
-    ``(sum_i w[i] 2^(8 i)) * (sum_j x[j] 2^(8 n j))`` with n weights has product (i, j) at bit
-    ``8 (i + n j)``, less 1 where what lies below it is negative: that is the top bit of the field below,
-    and the carry. Two weights and one activation fit a multiplier of 13 x 5 bits signed, as in ECP5's
-    MULT18X18D; two and two one of 13 x 21 bits, as in Xilinx's DSP48E1 of 25 x 18.
+    ``(sum_i w[i] 2^(b i)) * (sum_j x[j] 2^(b n j))`` with n weights and b bits has product (i, j) at bit
+    ``b (i + n j)``, less 1 where what lies below it is negative: that is the top bit of the field below, and
+    the carry. Two weights and one activation of 8 bits (b = 12) fit a multiplier of 17 x 9 bits signed, as in
+    ECP5's MULT18X18D; two and two of 4 bits (b = 8) one of 13 x 21, as in Xilinx's DSP48E1 of 25 x 18.
     """
     count, total = len(weights), len(weights) * len(activations)
-    left = Signal(signed(8 * (count - 1) + 5), name=f"{name}_weights")
-    right = Signal(8 * count * (len(activations) - 1) + 4, name=f"{name}_activations")
-    product = Signal(signed(8 * total), name=f"{name}_packed")
+    left = Signal(signed(bits * (count - 1) + 5), name=f"{name}_weights")
+    right = Signal(bits * count * (len(activations) - 1) + len(activations[0]), name=f"{name}_activations")
+    product = Signal(signed(bits * total), name=f"{name}_packed", attrs={"use_dsp": "yes"})
     m.d.comb += [
-        left.eq(sum(weight.as_signed() << 8 * i for i, weight in enumerate(weights))),
-        right.eq(sum(activation << 8 * count * j for j, activation in enumerate(activations))),
+        left.eq(sum(weight.as_signed() << bits * i for i, weight in enumerate(weights))),
+        right.eq(sum(activation << bits * count * j for j, activation in enumerate(activations))),
         product.eq(left * right),
     ]
-    carries = [0, *(product[8 * field - 1] for field in range(1, total))]
-    return [(product.word_select(field, 8).as_signed(), carries[field]) for field in range(total)]
+    carries = [0, *(product[bits * field - 1] for field in range(1, total))]
+    return [(product.word_select(field, bits).as_signed(), carries[field]) for field in range(total)]
+
+
+def product_table(weight_slices):
+    """A ROM of all products, each with all it can weigh: ``(w * x) << (3 i + 4 high)`` at ``w + 16 x + 256
+    high + 512 i``. With up to two slices and two read ports it is a block RAM of 16 or 18 Kibit.
+    """
+    products = [
+        ((address & 7) - (address & 8)) * (address >> 4 & 15) << 4 * (address >> 8 & 1) + 3 * (address >> 9)
+        for address in range(512 * weight_slices)
+    ]
+    return Memory(shape=signed(12 + 3 * (weight_slices - 1)), depth=len(products), init=products)
 
 
 def _add_with_carry(a, b, carry, bits):

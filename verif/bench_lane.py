@@ -29,7 +29,7 @@ CASES = [
 
 def component(p: dict[str, Any]) -> Lane:
     rest = {key: value for key, value in p.items() if key != "max_k"}
-    rest |= {"packing": 2, "packed_products": p["vector"]}
+    rest |= {"packing": 2, "packed_products": p["vector"], "table_products": 0}
     return Lane(**rest, accumulator_bits=records.accumulator_bits(p))
 
 

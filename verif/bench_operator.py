@@ -15,18 +15,13 @@ from sliceforge.verif.records import pack
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import reset, start, to_fields, to_int
 
-CASES = [
-    {"vector": v, "weight_slices": s, "accumulator_bits": bits, "packing": packing, "packed_products": packed}
-    for v, s, bits, packing, packed in (
-        (4, 2, 27, 2, 0),
-        (2, 1, 16, 2, 2),
-        (8, 3, 32, 4, 64),
-        (4, 3, 21, 4, 8),
-        (2, 2, 24, 4, 4),
-        (8, 1, 24, 2, 10),
-        (4, 2, 24, 2, 16),
-    )
-]
+_NAMES = ("vector", "weight_slices", "accumulator_bits", "packing", "packed_products", "table_products")
+_VALUES = [
+    (4, 2, 27, 2, 0, 0), (2, 1, 16, 2, 2, 2), (8, 3, 32, 4, 56, 2), (4, 3, 21, 4, 8, 4), (2, 2, 24, 4, 4, 0),
+    (8, 1, 24, 2, 10, 30), (4, 2, 24, 2, 8, 6), (4, 2, 27, 2, 0, 16), (4, 2, 22, 4, 16, 0),
+    (4, 2, 27, 2, 16, 0),
+]  # fmt: skip
+CASES = [dict(zip(_NAMES, values, strict=True)) for values in _VALUES]
 
 
 def component(p: dict[str, Any]) -> Operator:

@@ -31,7 +31,7 @@ WORK = [
 
 def component(p: dict[str, Any]) -> PEA:
     rest = {key: value for key, value in p.items() if key != "max_k"}
-    rest |= {"packing": 2, "packed_products": 0}
+    rest |= {"packing": 2, "packed_products": 0, "table_products": 2}
     return PEA(**rest, accumulator_bits=records.accumulator_bits(p))
 
 
