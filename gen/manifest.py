@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from importlib.metadata import version
 from typing import Any
 
@@ -60,6 +61,7 @@ def manifest(config: AcceleratorConfig, verilog: str) -> str:
         "parameters": config.parameters(),
         "derived": derived_values(config),
         "ports": _ports(config),
+        "rams": _rams(config, verilog),
         "latency_cycles": {
             "operator": Operator.LATENCY,
             "kept_weight_sum": KeptWeightSum.LATENCY,
@@ -94,6 +96,30 @@ def _word(word: Register) -> dict[str, Any]:
         for field in word.fields
     ]
     return {"name": word.name, "offset": word.offset, "fields": fields}
+
+
+def _rams(config: AcceleratorConfig, verilog: str) -> list[dict[str, Any]]:
+    """The RAMs that macros can replace (hw/ram.py): a module each, and how often it is in the whole."""
+    modules = dict(re.findall(r"^module (\w+) ?\((.*?)^endmodule", verilog, re.MULTILINE | re.DOTALL))
+
+    def instances(module: str) -> int:
+        if module == config.module:
+            return 1
+        here = re.compile(rf"^  {module} ", re.MULTILINE)
+        uses = {parent: len(here.findall(text)) for parent, text in modules.items()}
+        return sum(count * instances(parent) for parent, count in uses.items() if count)
+
+    found = re.findall(rf"^module ({config.module}_ram_(\d+)x(\d+)(?:_by_(\d+))?)\(", verilog, re.MULTILINE)
+    return [
+        {
+            "module": module,
+            "depth": int(depth),
+            "width": int(width),
+            "part_bits": int(part_bits or width),
+            "instances": instances(module),
+        }
+        for module, depth, width, part_bits in found
+    ]
 
 
 def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from sliceforge.gen.registers import register_map
 from sliceforge.hw.accelerator import Accelerator
 from sliceforge.hw.core import Core
 from sliceforge.hw.hierarchy import ModuleLibrary, ports_of
+from sliceforge.hw.ram import Ram
 from sliceforge.hw.soc import Soc
 
 __all__ = [
@@ -134,8 +135,8 @@ def block_verilog(component: Any, module: str, *, given: Mapping[str, str] | Non
     """Verilog of ``component`` as ``module`` and of every block below it, each distinct one once.
 
     Blocks are named ``<module>_<block>``. Those in ``given`` are instances of the modules that it names,
-    which other texts define. The result depends on nothing but the parameters and the versions of Amaranth
-    and its Yosys.
+    which other texts define. A RAM is left out where the symbol ``<MODULE>_<BLOCK>_MACRO`` is defined. The
+    result depends on nothing but the parameters and the versions of Amaranth and its Yosys.
     """
     library = ModuleLibrary(module, given)
     texts = []
@@ -143,7 +144,8 @@ def block_verilog(component: Any, module: str, *, given: Mapping[str, str] | Non
     with _builtin_yosys():
         while pending:
             name, block = pending.pop(0)
-            texts.append(_convert(block, name, library))
+            text = _convert(block, name, library)
+            texts.append(f"`ifndef {name.upper()}_MACRO\n{text}`endif\n" if isinstance(block, Ram) else text)
             pending += library.pending
             library.pending = []
     return "\n".join(texts)
