@@ -107,8 +107,16 @@ def configs(as_json: bool) -> None:
 @config_option
 @set_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Made if needed.")
+@click.option(
+    "--clock-mhz",
+    type=float,
+    default=100,
+    show_default=True,
+    metavar="MHZ",
+    help="Clock of the timing constraints, 1 to 2000.",
+)
 @click.option("--html", is_flag=True, help="Also DIR/<name>_registers/: the registers as HTML pages (8 MB).")
-def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> None:
+def generate(source: str, settings: tuple[str, ...], out: Path, clock_mhz: float, html: bool) -> None:
     """An accelerator, and what its drivers need.
 
     \b
@@ -117,6 +125,10 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
     DIR/<name>.rdl           register map and layer descriptor in SystemRDL
     DIR/<name>.h             C header of them
     DIR/<name>_registers.md  their documentation
+    DIR/<name>.sdc, .xdc     timing constraints
+    DIR/<name>.core          FuseSoC core file: lint, synthesis by Yosys or Vivado
+    DIR/<name>.f, .vlt       filelist; waivers for Verilator's lint
+    DIR/component.xml        IP-XACT: DIR in Vivado's IP catalog
 
     The same input gives the same bytes.
 
@@ -127,19 +139,21 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
     """
     config = AcceleratorConfig.load(source, settings)
     check_folder(out, [])
+    from sliceforge.gen.constraints import constraints
     from sliceforge.gen.manifest import manifest
     from sliceforge.gen.register_files import register_files
+    from sliceforge.gen.source_lists import source_lists
     from sliceforge.gen.verilog import generate_verilog
 
-    about_registers = register_files(config, html)
-    check_folder(out, [f"{config.name}.v", f"{config.name}.json", *about_registers])
+    beside = {**constraints(config, clock_mhz), **source_lists(config), **register_files(config, html)}
+    check_folder(out, [f"{config.name}.v", f"{config.name}.json", *beside])
     with Console(stderr=True).status(f"generating {config.module}"):
         verilog = generate_verilog(config)
         about_hardware = {
             f"{config.name}.v": verilog.encode(),
             f"{config.name}.json": manifest(config, verilog).encode(),
         }
-    contents = {out / name: data for name, data in {**about_hardware, **about_registers}.items()}
+    contents = {out / name: data for name, data in {**about_hardware, **beside}.items()}
     with naming("out", out, "made"):
         for folder in {path.parent for path in contents}:
             folder.mkdir(parents=True, exist_ok=True)

