@@ -83,8 +83,7 @@ def feed_forward(
         checks.integer("psum_chunk", psum_chunk, 1)
     layers, activations = block(layer, tokens=tokens, lo_bits=(bits, bits), function=function)
     if psum_group is not None:
-        group = checks.integer("psum_group", psum_group, 1)
-        layers = with_apsq(layers, activations, group=group, chunk=psum_chunk or config.tile_m)
+        layers = with_apsq(layers, activations, group=psum_group, chunk=psum_chunk or config.tile_m)
     with progress_bar(f"rtl on {config.name}") as progress:
         run = chain_rtl(
             layers, activations, config=config, dataflow=dataflow, chunk=psum_chunk, progress=progress

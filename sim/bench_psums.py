@@ -26,7 +26,7 @@ from sliceforge.sim.plans import plan, plans
 from sliceforge.sim.quantize import QuantizedLayer, quantize_layer
 from sliceforge.sim.rtl import run_layers
 from sliceforge.sim.schedule import Schedule
-from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
+from sliceforge.sim.work import layer_work
 
 __all__ = ["apsq_cells", "chains", "dataflows", "lost_cycles", "psum_bytes", "psum_errors"]
 
@@ -239,11 +239,7 @@ def _runs(preset: str) -> list[tuple[str, QuantizedLayer, LayerImage]]:
 
 
 def _bound(layer: QuantizedLayer, config: AcceleratorConfig) -> int:
-    work = count_work(
-        kept_weight_vectors(layer.weights, 7, config.vector),
-        kept_activation_vectors(layer.activations, layer.zero_point, LO_BITS, config.vector),
-        7,
-    )
+    work = layer_work(layer.weights, layer.activations, layer.zero_point, 7, LO_BITS, config.vector)
     return -(-work.done // config.operators)
 
 

@@ -17,7 +17,7 @@ from sliceforge.sim.gemm import DATAFLOWS, compare
 from sliceforge.sim.rtl import Memory, run_layers
 from sliceforge.sim.slices import sliced_activations
 from sliceforge.sim.verilated import Progress
-from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
+from sliceforge.sim.work import layer_work
 
 __all__ = ["ChainRun", "chain_rtl", "with_apsq"]
 
@@ -57,10 +57,8 @@ def chain_rtl(
         compare(found, expected.astype(np.int64), f"RTL of layers[{i}]")
     products, x = 0, np.asarray(activations)
     for layer, output in zip(layers, golden, strict=True):
-        products += count_work(
-            kept_weight_vectors(layer.weights, layer.weight_bits, config.vector),
-            kept_activation_vectors(x, layer.zero_point, layer.lo_bits, config.vector),
-            layer.weight_bits,
+        products += layer_work(
+            layer.weights, x, layer.zero_point, layer.weight_bits, layer.lo_bits, config.vector
         ).done
         x = output
     bound, cycles = -(-products // config.operators), run.counters["CYCLES"]
