@@ -21,13 +21,14 @@ from sliceforge.gen.cli_calibrate import calibrate
 from sliceforge.gen.cli_feed_forward import feed_forward
 from sliceforge.gen.cli_fpga import fpga
 from sliceforge.gen.cli_parts import (
-    array_bytes,
     config_option,
     json_option,
     operand_options,
     print_rows,
     progress_bar,
+    report_options,
     set_option,
+    write_results,
 )
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
@@ -206,8 +207,7 @@ def generate(source: str, settings: tuple[str, ...], out: Path, clock_mhz: float
 )
 @click.option("--trace-to", type=int, metavar="CYCLE", help="Last cycle of it.  [default: all]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="Y.npy", help="Write Y, int64 (M, N).")
-@click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report.")
-@json_option
+@report_options
 def gemm(
     source: str,
     settings: tuple[str, ...],
@@ -270,9 +270,7 @@ def gemm(
             trace_to=trace_to,
             progress=progress,
         )
-    text = json.dumps(result.report, indent=2)
-    data = {"output": array_bytes(result.output), "report": f"{text}\n".encode()}
-    write_all({path: data[name] for name, path in outputs.items() if name in data})
+    text = write_results(outputs, result.output, result.report)
     if as_json:
         print(text)
     else:
