@@ -21,13 +21,14 @@ from sliceforge.gen.cli_calibrate import calibrate
 from sliceforge.gen.cli_feed_forward import feed_forward
 from sliceforge.gen.cli_fpga import fpga
 from sliceforge.gen.cli_parts import (
-    array_bytes,
     config_option,
     json_option,
     operand_options,
     print_rows,
     progress_bar,
+    report_options,
     set_option,
+    write_results,
 )
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
@@ -107,8 +108,16 @@ def configs(as_json: bool) -> None:
 @config_option
 @set_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Made if needed.")
+@click.option(
+    "--clock-mhz",
+    type=float,
+    default=100,
+    show_default=True,
+    metavar="MHZ",
+    help="Clock of the timing constraints, 1 to 2000.",
+)
 @click.option("--html", is_flag=True, help="Also DIR/<name>_registers/: the registers as HTML pages (8 MB).")
-def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> None:
+def generate(source: str, settings: tuple[str, ...], out: Path, clock_mhz: float, html: bool) -> None:
     """An accelerator, and what its drivers need.
 
     \b
@@ -117,6 +126,10 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
     DIR/<name>.rdl           register map and layer descriptor in SystemRDL
     DIR/<name>.h             C header of them
     DIR/<name>_registers.md  their documentation
+    DIR/<name>.sdc, .xdc     timing constraints
+    DIR/<name>.core          FuseSoC core file: lint, synthesis by Yosys or Vivado
+    DIR/<name>.f, .vlt       filelist; waivers for Verilator's lint
+    DIR/component.xml        IP-XACT: DIR in Vivado's IP catalog
 
     The same input gives the same bytes.
 
@@ -127,19 +140,21 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
     """
     config = AcceleratorConfig.load(source, settings)
     check_folder(out, [])
+    from sliceforge.gen.constraints import constraints
     from sliceforge.gen.manifest import manifest
     from sliceforge.gen.register_files import register_files
+    from sliceforge.gen.source_lists import source_lists
     from sliceforge.gen.verilog import generate_verilog
 
-    about_registers = register_files(config, html)
-    check_folder(out, [f"{config.name}.v", f"{config.name}.json", *about_registers])
+    beside = {**constraints(config, clock_mhz), **source_lists(config), **register_files(config, html)}
+    check_folder(out, [f"{config.name}.v", f"{config.name}.json", *beside])
     with Console(stderr=True).status(f"generating {config.module}"):
         verilog = generate_verilog(config)
         about_hardware = {
             f"{config.name}.v": verilog.encode(),
             f"{config.name}.json": manifest(config, verilog).encode(),
         }
-    contents = {out / name: data for name, data in {**about_hardware, **about_registers}.items()}
+    contents = {out / name: data for name, data in {**about_hardware, **beside}.items()}
     with naming("out", out, "made"):
         for folder in {path.parent for path in contents}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -192,8 +207,7 @@ def generate(source: str, settings: tuple[str, ...], out: Path, html: bool) -> N
 )
 @click.option("--trace-to", type=int, metavar="CYCLE", help="Last cycle of it.  [default: all]")
 @click.option("--output", type=click.Path(path_type=Path), metavar="Y.npy", help="Write Y, int64 (M, N).")
-@click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report.")
-@json_option
+@report_options
 def gemm(
     source: str,
     settings: tuple[str, ...],
@@ -256,9 +270,7 @@ def gemm(
             trace_to=trace_to,
             progress=progress,
         )
-    text = json.dumps(result.report, indent=2)
-    data = {"output": array_bytes(result.output), "report": f"{text}\n".encode()}
-    write_all({path: data[name] for name, path in outputs.items() if name in data})
+    text = write_results(outputs, result.output, result.report)
     if as_json:
         print(text)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,15 +9,15 @@ import click
 import numpy as np
 
 from sliceforge.gen.cli_parts import (
-    array_bytes,
     config_option,
-    json_option,
     operand_options,
     print_rows,
+    report_options,
     set_option,
+    write_results,
 )
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.files import check_outputs, load_array, write_all
+from sliceforge.gen.files import check_outputs, load_array
 
 __all__ = ["calibrate"]
 
@@ -37,8 +36,7 @@ __all__ = ["calibrate"]
     metavar="E.npy",
     help="Write them, int64 (p,).",
 )
-@click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report.")
-@json_option
+@report_options
 def calibrate(
     source: str,
     settings: tuple[str, ...],
@@ -91,12 +89,7 @@ def calibrate(
         "per": per,
         **asdict(quality),
     }
-    text = json.dumps(facts, indent=2)
-    data = {
-        "output": array_bytes(np.array(exponents, np.int64)),
-        "report": f"{text}\n".encode(),
-    }
-    write_all({path: data[name] for name, path in outputs.items()})
+    text = write_results(outputs, np.array(exponents, np.int64), facts)
     if as_json:
         print(text)
         return

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from sliceforge.gen.cli_parts import (
-    array_bytes,
     config_option,
-    json_option,
     print_rows,
     progress_bar,
+    report_options,
     set_option,
+    write_results,
 )
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.files import check_outputs, write_all
+from sliceforge.gen.files import check_outputs
 
 __all__ = ["feed_forward"]
 
@@ -38,8 +37,7 @@ __all__ = ["feed_forward"]
     "tile_m]",
 )
 @click.option("--output", type=click.Path(path_type=Path), metavar="Y.npy", help="Write Y, int64 (384, N).")
-@click.option("--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report.")
-@json_option
+@report_options
 def feed_forward(
     source: str,
     settings: tuple[str, ...],
@@ -70,28 +68,24 @@ def feed_forward(
     from sliceforge.sim import checks
     from sliceforge.sim.chain import feed_forward as block
     from sliceforge.sim.chain_rtl import chain_rtl, with_apsq
-    from sliceforge.sim.gemm import DATAFLOWS
+    from sliceforge.sim.plans import named_dataflow
 
     # Before the network is loaded, which takes seconds.
     bits = checks.lo_bits(lo_bits)
     checks.integer("layer", layer, 0, 5)
-    if dataflow not in DATAFLOWS:
-        raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
+    named_dataflow(dataflow)
     if psum_group is not None:
         checks.integer("psum_group", psum_group, 1, 4)
     if psum_chunk is not None:
         checks.integer("psum_chunk", psum_chunk, 1)
     layers, activations = block(layer, tokens=tokens, lo_bits=(bits, bits), function=function)
     if psum_group is not None:
-        group = checks.integer("psum_group", psum_group, 1)
-        layers = with_apsq(layers, activations, group=group, chunk=psum_chunk or config.tile_m)
+        layers = with_apsq(layers, activations, group=psum_group, chunk=psum_chunk or config.tile_m)
     with progress_bar(f"rtl on {config.name}") as progress:
         run = chain_rtl(
             layers, activations, config=config, dataflow=dataflow, chunk=psum_chunk, progress=progress
         )
-    text = json.dumps(run.report, indent=2)
-    data = {"output": array_bytes(run.outputs[-1]), "report": f"{text}\n".encode()}
-    write_all({path: data[name] for name, path in outputs.items()})
+    text = write_results(outputs, run.outputs[-1], run.report)
     if as_json:
         print(text)
         return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,15 +18,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.files import write_all
 
 __all__ = [
-    "array_bytes",
     "config_option",
     "json_option",
     "operand_options",
     "print_rows",
     "progress_bar",
+    "report_options",
     "set_option",
+    "write_results",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -60,11 +64,24 @@ def operand_options(command: Command) -> Command:
     return reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
-def array_bytes(array: npt.NDArray[Any]) -> bytes:
-    """The content of a .npy file."""
-    file = io.BytesIO()
+def report_options(command: Command) -> Command:
+    """Where the report goes: a file, standard output, or a table instead of it."""
+    file = click.option(
+        "--report", type=click.Path(path_type=Path), metavar="R.json", help="Write the report."
+    )
+    return file(json_option(command))
+
+
+def write_results(outputs: Mapping[str, Path], array: npt.NDArray[Any], report: Mapping[str, Any]) -> str:
+    """Writes ``array`` to ``outputs["output"]`` and ``report`` to ``outputs["report"]``, if they are given.
+
+    Returns the report as JSON.
+    """
+    file, text = io.BytesIO(), json.dumps(report, indent=2)
     np.save(file, array)
-    return file.getvalue()
+    data = {"output": file.getvalue(), "report": f"{text}\n".encode()}
+    write_all({path: data[name] for name, path in outputs.items() if name in data})
+    return text
 
 
 def print_rows(rows: Mapping[str, str]) -> None:

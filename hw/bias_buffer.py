@@ -2,10 +2,10 @@
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.payloads import bias_layout, nest_layout
+from sliceforge.hw.ram import add_ram
 from sliceforge.hw.tile_nest import RowNest
 
 __all__ = ["BiasBuffer"]
@@ -49,9 +49,8 @@ class BiasBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         half_rows = 1 << len(self.row)
-        m.submodules.ram = ram = Memory(shape=32, depth=2 * half_rows, init=[])
+        ram = add_ram(m, platform, "ram", shape=32, depth=2 * half_rows)
         m.submodules.nest = nest = RowNest(**self.parameters)
-        write, read = ram.write_port(), ram.read_port()
         tiles = Signal(range(3))  # halves that are full
         write_half, read_half = Signal(), Signal()
         row = Signal.like(self.row)
@@ -63,11 +62,11 @@ class BiasBuffer(wiring.Component):
             tile_ends.eq(taken & (row + 1 == nest.rows.length)),
             nest.loops.eq(self.loops),
             nest.next.eq(tile_ends),
-            write.en.eq(taken),
-            write.addr.eq(Cat(row, write_half)),
-            write.data.eq(self.biases.p.bias),
-            read.addr.eq(Cat(self.row, read_half)),
-            self.bias.eq(read.data),
+            ram.write.eq(taken),
+            ram.write_address.eq(Cat(row, write_half)),
+            ram.write_data.eq(self.biases.p.bias),
+            ram.read_address.eq(Cat(self.row, read_half)),
+            self.bias.eq(ram.read_data),
             self.available.eq(tiles != 0),
         ]
         m.d.sync += tiles.eq(tiles + tile_ends - self.slot_freed)

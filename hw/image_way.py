@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from sliceforge.gen.config import COUNT_BITS
 from sliceforge.hw.payloads import index
+from sliceforge.hw.ram import add_ram
 from sliceforge.hw.rle_decoder import entry_layout
 
 __all__ = ["ImageWay"]
@@ -80,14 +81,15 @@ class ImageWay(wiring.Component):
         )
         # A granule's address is its number in the bank, then the bank, then the half.
         depth = 2 << _bits(self._banks)
-        m.submodules.lo_ram = lo_ram = Memory(
-            shape=data.ArrayLayout(4 * layout.vector, 4), depth=depth << _bits(self._most_lo), init=[]
-        )
-        m.submodules.ho_ram = ho_ram = Memory(
+        lo_ram = add_ram(
+            m, platform, "lo_ram",
+            shape=data.ArrayLayout(4 * layout.vector, 4), depth=depth << _bits(self._most_lo), parts=4,
+        )  # fmt: skip
+        ho_ram = add_ram(
+            m, platform, "ho_ram",
             shape=data.ArrayLayout(layout.entry_bits, layout.entries_per_granule),
-            depth=depth << _bits(self._most_ho),
-            init=[],
-        )
+            depth=depth << _bits(self._most_ho), parts=layout.entries_per_granule,
+        )  # fmt: skip
         m.submodules.tallies = tallies = Memory(shape=tally_layout, depth=depth, init=[])
         self._write_lo(m, lo_ram)
         self._write_ho(m, ho_ram, tallies)
@@ -99,16 +101,17 @@ class ImageWay(wiring.Component):
 
     def _write_lo(self, m, lo_ram):
         """Four vectors a granule; the first of them clears the places of the others."""
-        write = lo_ram.write_port(granularity=1)
         place, first = self.position[:2], Signal()
         m.d.comb += [
             first.eq(place == 0),
-            write.addr.eq(self._address(self.write_half, self.bank, self.position >> 2, self._most_lo)),
+            lo_ram.write_address.eq(
+                self._address(self.write_half, self.bank, self.position >> 2, self._most_lo)
+            ),
         ]
         for p in range(4):
             m.d.comb += [
-                write.en[p].eq(self.write & (first | (place == p))),
-                write.data[p].eq(Mux(first, 0, self.lo) if p else self.lo),
+                lo_ram.write[p].eq(self.write & (first | (place == p))),
+                lo_ram.write_data[p].eq(Mux(first, 0, self.lo) if p else self.lo),
             ]
 
     def _write_ho(self, m, ho_ram, tallies):
@@ -122,7 +125,7 @@ class ImageWay(wiring.Component):
             shape=state_layout, depth=max(2, 1 << _bits(self._banks)), init=[]
         )
         states_read, states_write = states.read_port(domain="comb"), states.write_port()
-        write, tally = ho_ram.write_port(granularity=1), tallies.write_port()
+        tally = tallies.write_port()
 
         before, after = Signal(state_layout), Signal(state_layout)
         kept, stores, fills, first = Signal(), Signal(), Signal(), Signal()
@@ -142,14 +145,14 @@ class ImageWay(wiring.Component):
             states_write.en.eq(self.write),
             entry.skip.eq(before.run),
             entry.data.eq(self.hi),
-            write.addr.eq(self._address(self.write_half, self.bank, before.granule, self._most_ho)),
+            ho_ram.write_address.eq(self._address(self.write_half, self.bank, before.granule, self._most_ho)),
             tally.addr.eq(self._address(self.write_half, self.bank, before.granule, 1)),
             tally.en.eq(self.write & (kept | first)),
         ]
         for p in range(per):
             m.d.comb += [
-                write.en[p].eq(self.write & stores & (before.place == p)),
-                write.data[p].eq(entry),
+                ho_ram.write[p].eq(self.write & stores & (before.place == p)),
+                ho_ram.write_data[p].eq(entry),
             ]
         with m.If(kept):
             m.d.comb += [
@@ -162,7 +165,6 @@ class ImageWay(wiring.Component):
         """Goes through the banks three times: for the counts, for LO, for HO."""
         layout, banks, granules = self._layout, self._banks, self.granules
         header_granules = layout.header_beats(banks, 1)
-        lo_read, ho_read = lo_ram.read_port(), ho_ram.read_port()
         tally_read = tallies.read_port(domain="comb")
         bank, granule = Signal(index(banks)), Signal(range(max(self._most_lo, self._most_ho)))
         header = Signal(header_granules * layout.granule_bits)
@@ -240,14 +242,14 @@ class ImageWay(wiring.Component):
                 m.d.sync += shown[p].eq(Mux(reads_lo, used, counts))
         with m.Elif(granules.ready):
             m.d.sync += fetched.eq(0)
-        entries = Cat(Mux(shown[p], ho_read.data[p], 0) for p in range(len(shown)))
+        entries = Cat(Mux(shown[p], ho_ram.read_data[p], 0) for p in range(len(shown)))
         m.d.comb += [
-            lo_read.addr.eq(self._address(self.read_half, bank, granule, self._most_lo)),
-            lo_read.en.eq(reads_lo),
-            ho_read.addr.eq(self._address(self.read_half, bank, granule, self._most_ho)),
-            ho_read.en.eq(reads_ho),
+            lo_ram.read_address.eq(self._address(self.read_half, bank, granule, self._most_lo)),
+            lo_ram.read.eq(reads_lo),
+            ho_ram.read_address.eq(self._address(self.read_half, bank, granule, self._most_ho)),
+            ho_ram.read.eq(reads_ho),
             granules.valid.eq(section.ongoing("HEADER") | fetched),
-            granules.payload.eq(Mux(is_lo, Mux(shown[0], lo_read.data.as_value(), 0), entries)),
+            granules.payload.eq(Mux(is_lo, Mux(shown[0], lo_ram.read_data.as_value(), 0), entries)),
             self.ended.eq(section.ongoing("ENDED")),
         ]
         with m.If(section.ongoing("HEADER")):

@@ -24,9 +24,7 @@ __all__ = ["ImageWriter", "most_image_beats"]
 
 def most_image_beats(layout, banks, ways, bus_bits):
     """Beats of the bus that the largest image has."""
-    depth = -(-banks // ways)
-    granules = layout.lo_granules(layout.tile_k, 1) + layout.ho_granules(layout.tile_k)
-    load_beats = layout.header_beats(banks, ways) + depth * granules
+    load_beats = layout.most_image_beats(banks, ways, layout.tile_k)
     return load_beats * (ways * layout.granule_bits // bus_bits)
 
 

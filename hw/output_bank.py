@@ -2,10 +2,10 @@
 
 from amaranth import Module, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.payloads import index
+from sliceforge.hw.ram import add_ram
 
 __all__ = ["OutputBank", "output_words"]
 
@@ -62,8 +62,7 @@ class OutputBank(wiring.Component):
         row_bits = 32 * p["vector"] * p["drain_lanes"]
         sides = p["result_lanes"] // p["drain_lanes"]  # writes of a word
         shape = data.ArrayLayout(row_bits, sides)
-        m.submodules.ram = ram = Memory(shape=shape, depth=self._words, init=[])
-        write, read = ram.write_port(granularity=1), ram.read_port()
+        ram = add_ram(m, platform, "ram", shape=shape, depth=self._words, parts=sides)
 
         groups = p["lanes"] // p["result_lanes"]  # words of a row
         base = Signal(range(self._words))  # of the tile that is being written
@@ -72,13 +71,13 @@ class OutputBank(wiring.Component):
         side = Signal(index(sides))  # which part of a word
         row = Signal(range(p["vector"]))
         m.d.comb += [
-            write.addr.eq(base + offset),
-            write.data.eq(self.sums.as_value().replicate(sides)),
-            read.addr.eq(self.address),
-            self.word.eq(read.data),
+            ram.write_address.eq(base + offset),
+            ram.write_data.eq(self.sums.as_value().replicate(sides)),
+            ram.read_address.eq(self.address),
+            self.word.eq(ram.read_data),
         ]
         for s in range(sides):
-            m.d.comb += write.en[s].eq(self.sums_valid & (side == s))
+            m.d.comb += ram.write[s].eq(self.sums_valid & (side == s))
         with m.If(self.sums_valid):
             m.d.sync += [row.eq(row + 1), offset.eq(offset + groups)]
             with m.If(row == p["vector"] - 1):

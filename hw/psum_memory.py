@@ -2,10 +2,10 @@
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.payloads import PSUM_BANKS, index, psum_fill_layout
+from sliceforge.hw.ram import add_ram
 
 __all__ = ["PsumMemory"]
 
@@ -64,28 +64,30 @@ class PsumMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         sums, words, slots = (self.parameters[name] for name in ("sums", "words", "slots"))
-        shape = data.ArrayLayout(8, PSUM_BANKS * sums)
-        m.submodules.ram = ram = Memory(shape=shape, depth=max(2, words * slots), init=[])
-        write, read = ram.write_port(granularity=1), ram.read_port()
+        parts = PSUM_BANKS * sums
+        ram = add_ram(
+            m, platform, "ram",
+            shape=data.ArrayLayout(8, parts), depth=max(2, words * slots), parts=parts,
+        )  # fmt: skip
         slot, ring_slot = self._resident_slot(m), Signal(index(slots))
         fill, fill_slot = self.fills.p, self._ring(m, ring_slot)
 
         full = Signal()
         m.d.comb += [
             full.eq(self.psum_group == 0),
-            read.addr.eq(Mux(self.resident, slot, ring_slot) * words + self.word),
-            self.stored.eq(read.data),
+            ram.read_address.eq(Mux(self.resident, slot, ring_slot) * words + self.word),
+            self.stored.eq(ram.read_data),
         ]
         columns, bank = Signal(sums), Signal(range(PSUM_BANKS))
         with m.If(self.resident):
             m.d.comb += [
-                write.addr.eq(slot * words + self.write_word),
+                ram.write_address.eq(slot * words + self.write_word),
                 columns.eq(self.write.replicate(sums)),
                 bank.eq(self.first_bank + self.position),
             ]
         with m.Else():
             m.d.comb += [
-                write.addr.eq(fill_slot * words + fill.word),
+                ram.write_address.eq(fill_slot * words + fill.word),
                 columns.eq(Mux(self.fills.valid & self.fills.ready, fill.columns, 0)),
                 bank.eq(fill.position),
             ]
@@ -95,8 +97,8 @@ class PsumMemory(wiring.Component):
             for b in range(PSUM_BANKS):
                 byte = PSUM_BANKS * column + b
                 m.d.comb += [
-                    write.data[byte].eq(Mux(full, whole.word_select(b, 8), narrow)),
-                    write.en[byte].eq(columns[column] & (full | (bank == b))),
+                    ram.write_data[byte].eq(Mux(full, whole.word_select(b, 8), narrow)),
+                    ram.write[byte].eq(columns[column] & (full | (bank == b))),
                 ]
         return m
 

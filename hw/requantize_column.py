@@ -4,8 +4,9 @@ from itertools import pairwise
 
 from amaranth import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+
+from sliceforge.hw.ram import add_ram
 
 __all__ = ["ENTRIES", "RequantizeColumn", "entry_layout"]
 
@@ -59,16 +60,15 @@ class RequantizeColumn(wiring.Component):
         value = self._round(m, self._shift(m, self._multiply(m)))
 
         # Cycle 9: look the value up.
-        m.submodules.table = table = Memory(shape=8, depth=ENTRIES, init=[])
-        write, read = table.write_port(), table.read_port()
+        table = add_ram(m, platform, "table", shape=8, depth=ENTRIES)
         direct = Signal(8)
         m.d.sync += direct.eq(value)
         m.d.comb += [
-            write.en.eq(self.entry.valid),
-            write.addr.eq(self.entry.address),
-            write.data.eq(self.entry.value),
-            read.addr.eq(value),
-            self.value.eq(Mux(self.use_table, read.data, direct)),
+            table.write.eq(self.entry.valid),
+            table.write_address.eq(self.entry.address),
+            table.write_data.eq(self.entry.value),
+            table.read_address.eq(value),
+            self.value.eq(Mux(self.use_table, table.read_data, direct)),
         ]
         return m
 

@@ -2,10 +2,10 @@
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.payloads import nest_layout, word_layout
+from sliceforge.hw.ram import add_ram
 from sliceforge.hw.tile_nest import RowNest
 
 __all__ = ["ScaleBuffer", "scale_layout"]
@@ -55,9 +55,8 @@ class ScaleBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         half_rows = 1 << len(self.row)
-        m.submodules.ram = ram = Memory(shape=scale_layout(), depth=2 * half_rows, init=[])
+        ram = add_ram(m, platform, "ram", shape=scale_layout(), depth=2 * half_rows)
         m.submodules.nest = nest = RowNest(**self.parameters)
-        write, read = ram.write_port(), ram.read_port()
         tiles = Signal(range(3))  # halves that are full
         write_half, read_half = Signal(), Signal()
         row = Signal.like(self.row)
@@ -70,12 +69,12 @@ class ScaleBuffer(wiring.Component):
             tile_ends.eq(taken & second & (row + 1 == nest.rows.length)),
             nest.loops.eq(self.loops),
             nest.next.eq(tile_ends),
-            write.en.eq(taken & second),
-            write.addr.eq(Cat(row, write_half)),
-            write.data.multiplier.eq(multiplier),
-            write.data.shift.eq(self.scales.p.word),
-            read.addr.eq(Cat(self.row, read_half)),
-            self.scale.eq(read.data),
+            ram.write.eq(taken & second),
+            ram.write_address.eq(Cat(row, write_half)),
+            ram.write_data.multiplier.eq(multiplier),
+            ram.write_data.shift.eq(self.scales.p.word),
+            ram.read_address.eq(Cat(self.row, read_half)),
+            self.scale.eq(ram.read_data),
             self.available.eq(tiles != 0),
         ]
         m.d.sync += tiles.eq(tiles + tile_ends - self.slot_freed)

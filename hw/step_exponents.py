@@ -2,11 +2,11 @@
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.apsq_engine import EXPONENT_BITS
 from sliceforge.hw.payloads import PSUM_BANKS, index, word_layout
+from sliceforge.hw.ram import add_ram
 
 __all__ = ["StepExponents"]
 
@@ -50,20 +50,18 @@ class StepExponents(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth = max(2, -(-self.parameters["max_k"] // PSUM_BANKS))
-        m.submodules.ram = ram = Memory(
-            shape=data.ArrayLayout(EXPONENT_BITS, PSUM_BANKS), depth=depth, init=[]
-        )
-        write, read = ram.write_port(), ram.read_port()
+        shape = data.ArrayLayout(EXPONENT_BITS, PSUM_BANKS)
+        ram = add_ram(m, platform, "ram", shape=shape, depth=depth)
         arrived, ended = Signal(range(depth + 1)), Signal()
         step = Signal(index(PSUM_BANKS * depth))
         m.d.comb += [
             self.words.ready.eq(1),
-            write.addr.eq(arrived),
-            write.en.eq(self.words.valid & (arrived != depth)),
-            read.addr.eq(step >> 2),
+            ram.write_address.eq(arrived),
+            ram.write.eq(self.words.valid & (arrived != depth)),
+            ram.read_address.eq(step >> 2),
         ]
         for place in range(PSUM_BANKS):
-            m.d.comb += write.data[place].eq(self.words.p.word.word_select(place, 8))
+            m.d.comb += ram.write_data[place].eq(self.words.p.word.word_select(place, 8))
         with m.If(self.words.valid):
             m.d.sync += [arrived.eq(arrived + (arrived != depth)), ended.eq(self.words.p.last)]
 
@@ -72,7 +70,7 @@ class StepExponents(wiring.Component):
         m.d.sync += [
             fetched.eq(here),
             self.valid.eq(fetched & here | (self.psum_group == 0)),
-            self.exponent.eq(read.data[step[:2]]),
+            self.exponent.eq(ram.read_data[step[:2]]),
         ]
         with m.If((self.words.valid & (arrived == depth)) | (ended & ~here & (self.psum_group != 0))):
             m.d.sync += self.bad_steps.eq(1)

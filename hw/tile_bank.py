@@ -2,12 +2,12 @@
 
 from amaranth import Module, Mux
 from amaranth.lib import stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.gen.config import COUNT_BITS
 from sliceforge.hw.feeder import Feeder
 from sliceforge.hw.payloads import record_layout, tile_layout
+from sliceforge.hw.ram import add_ram
 
 __all__ = ["TileBank"]
 
@@ -53,16 +53,15 @@ class TileBank(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ram = ram = Memory(shape=self._layout.granule_bits, depth=self._depth, init=[])
+        ram = add_ram(m, platform, "ram", shape=self._layout.granule_bits, depth=self._depth)
         m.submodules.feeder = feeder = Feeder(layout=self._layout, address_bits=self._address_bits)
-        write, read = ram.write_port(), ram.read_port()
         m.d.comb += [
-            write.en.eq(self.write),
-            write.addr.eq(self.write_address),
-            write.data.eq(Mux(self.write_header, self.write_count, self.write_granule)),
-            read.en.eq(feeder.read),
-            read.addr.eq(feeder.address),
-            feeder.granule.eq(read.data),
+            ram.write.eq(self.write),
+            ram.write_address.eq(self.write_address),
+            ram.write_data.eq(Mux(self.write_header, self.write_count, self.write_granule)),
+            ram.read.eq(feeder.read),
+            ram.read_address.eq(feeder.address),
+            feeder.granule.eq(ram.read_data),
             feeder.dense.eq(self.dense),
             self.slot_freed.eq(feeder.slot_freed),
             feeder.forbidden.eq(self.forbidden),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sliceforge.sim import checks
 from sliceforge.sim.golden import GemmResult, exact_float, report
 from sliceforge.sim.slices import sliced_activations
-from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
+from sliceforge.sim.work import layer_work
 
 __all__ = [
     "apsq",
@@ -119,9 +119,7 @@ def apsq_gemm(
     steps = _psum_steps(w, _centered(x, zero, bits), chunk, weight_bits)
     folded = offset - (zero - ((zero >> bits) << bits)) * w.sum(axis=1, dtype=np.int64)
     output = _accumulate(steps, exponents, group) + folded[:, None]
-    work = count_work(
-        kept_weight_vectors(w, weight_bits, v), kept_activation_vectors(x, zero, bits, v), weight_bits
-    )
+    work = layer_work(w, x, zero, weight_bits, bits, v)
     shape = (*w.shape, x.shape[1])
     psum = {"psum_group": group, "psum_chunk": chunk, "psum_exponents": exponents}
     base = report(shape, work, zero_point=zero, weight_bits=weight_bits, lo_bits=bits)

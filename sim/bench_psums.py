@@ -18,15 +18,15 @@ from sliceforge.sim.cells import cell_counts
 from sliceforge.sim.chain import feed_forward
 from sliceforge.sim.chain_rtl import chain_rtl, with_apsq
 from sliceforge.sim.core_engine import run_core
-from sliceforge.sim.gemm import DATAFLOWS, MismatchError, folded_bias
+from sliceforge.sim.gemm import MismatchError, folded_bias
 from sliceforge.sim.golden import aqs_gemm
 from sliceforge.sim.layer_image import LayerImage, pack_layer
 from sliceforge.sim.minilm import linear_layer
-from sliceforge.sim.plans import plan, plans
+from sliceforge.sim.plans import LOOP_ORDERS, dataflow_name, plan, plans
 from sliceforge.sim.quantize import QuantizedLayer, quantize_layer
 from sliceforge.sim.rtl import run_layers
 from sliceforge.sim.schedule import Schedule
-from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
+from sliceforge.sim.work import layer_work
 
 __all__ = ["apsq_cells", "chains", "dataflows", "lost_cycles", "psum_bytes", "psum_errors"]
 
@@ -35,7 +35,6 @@ ERROR_LAYERS = ("encoder.layer.3.attention.self.query", *FEED_FORWARD)
 TOKENS = 128
 LO_BITS = 4
 CHUNK = 128
-FLOWS = {name: flow for name, flow in DATAFLOWS.items() if flow is not None}
 ENGINE_BLOCKS = ("apsq_engine", "step_exponents", "psum_memory")
 
 
@@ -48,7 +47,7 @@ def psum_bytes(preset: str = "panacea") -> list[dict[str, Any]]:
     for name in FEED_FORWARD:
         layer = quantize_layer(linear_layer(name, tokens=TOKENS), lo_bits=LO_BITS)
         m, k = layer.weights.shape
-        for flow, dataflow in FLOWS.items():
+        for flow, dataflow in LOOP_ORDERS.items():
             row: dict[str, Any] = {"layer": name, "dataflow": flow}
             for bits, group in ((32, 0), (8, 1)):
                 kept = plan(config, m, k, TOKENS, dataflow=dataflow, chunk=CHUNK, psum_group=group)
@@ -184,7 +183,7 @@ def dataflows(preset: str = "panacea") -> list[dict[str, Any]]:
         rows.append(
             {
                 "layer": name,
-                "dataflow": _name(s),
+                "dataflow": dataflow_name(s.dataflow),
                 "group": s.psum_group,
                 "block": s.block,
                 "psums": "on chip" if s.psums_resident else "in memory",
@@ -220,7 +219,7 @@ def lost_cycles(preset: str = "panacea") -> list[dict[str, Any]]:
             "start_and_end": total - counters["ARRAY_CYCLES"],
         }
         assert sum(causes.values()) == total
-        rows.append({"layer": name, "dataflow": _name(s), **causes, "total_cycles": total})
+        rows.append({"layer": name, "dataflow": dataflow_name(s.dataflow), **causes, "total_cycles": total})
     return rows
 
 
@@ -239,16 +238,8 @@ def _runs(preset: str) -> list[tuple[str, QuantizedLayer, LayerImage]]:
 
 
 def _bound(layer: QuantizedLayer, config: AcceleratorConfig) -> int:
-    work = count_work(
-        kept_weight_vectors(layer.weights, 7, config.vector),
-        kept_activation_vectors(layer.activations, layer.zero_point, LO_BITS, config.vector),
-        7,
-    )
+    work = layer_work(layer.weights, layer.activations, layer.zero_point, 7, LO_BITS, config.vector)
     return -(-work.done // config.operators)
-
-
-def _name(schedule: Schedule) -> str:
-    return next(name for name, flow in FLOWS.items() if flow is schedule.dataflow)
 
 
 def chains(preset: str = "panacea") -> list[dict[str, Any]]:
@@ -257,7 +248,7 @@ def chains(preset: str = "panacea") -> list[dict[str, Any]]:
     config, rows = AcceleratorConfig.preset(preset), []
     layers, activations = feed_forward(3, tokens=TOKENS)
     kinds = {0: layers, 1: with_apsq(layers, activations, group=1, chunk=CHUNK)}
-    for flow in FLOWS:
+    for flow in LOOP_ORDERS:
         for group, chain in kinds.items():
             with progress_bar(f"rtl on {preset}") as progress:
                 run = chain_rtl(

@@ -33,11 +33,8 @@ def chain_k_tile(config: AcceleratorConfig) -> int:
 
 def region_stride(config: AcceleratorConfig) -> int:
     """Bytes of the largest region of one output tile's images, its header included."""
-    layout, size = config.activation_layout, chain_k_tile(config)
-    banks = -(-config.lanes // config.load_ways)  # of a way
-    image = layout.header_beats(config.lanes, config.load_ways) + banks * (
-        layout.lo_granules(size, 1) + layout.ho_granules(size)
-    )
+    size = chain_k_tile(config)
+    image = config.activation_layout.most_image_beats(config.lanes, config.load_ways, size)
     return (1 + config.tile_m // size * image) * config.load_beat_bytes
 
 

@@ -13,11 +13,12 @@ from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.sim.calibrate import calibrate_exponents
 from sliceforge.sim.chain import ChainLayer, run_chain
 from sliceforge.sim.chain_image import pack_chain
-from sliceforge.sim.gemm import DATAFLOWS, compare
+from sliceforge.sim.gemm import compare
+from sliceforge.sim.plans import dataflow_name, named_dataflow
 from sliceforge.sim.rtl import Memory, run_layers
 from sliceforge.sim.slices import sliced_activations
 from sliceforge.sim.verilated import Progress
-from sliceforge.sim.work import count_work, kept_activation_vectors, kept_weight_vectors
+from sliceforge.sim.work import layer_work
 
 __all__ = ["ChainRun", "chain_rtl", "with_apsq"]
 
@@ -47,28 +48,24 @@ def chain_rtl(
     without APSQ, K by default. See `pack_chain` for both. Raises TypeError or ValueError for what the
     machine cannot run, MismatchError where RTL and golden differ, RuntimeError where the RTL stops.
     """
-    if not isinstance(dataflow, str) or dataflow not in DATAFLOWS:
-        raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
+    flow = named_dataflow(dataflow)
     golden = run_chain(layers, activations)
-    images = pack_chain(layers, activations, config=config, dataflow=DATAFLOWS[dataflow], chunk=chunk)
+    images = pack_chain(layers, activations, config=config, dataflow=flow, chunk=chunk)
     run = run_layers(images, memory=memory, progress=progress)
     for i, (layer, found, output) in enumerate(zip(layers, run.outputs, golden, strict=True)):
         expected = output if layer.output is None else sliced_activations(output, layer.output.next_lo_bits)
         compare(found, expected.astype(np.int64), f"RTL of layers[{i}]")
     products, x = 0, np.asarray(activations)
     for layer, output in zip(layers, golden, strict=True):
-        products += count_work(
-            kept_weight_vectors(layer.weights, layer.weight_bits, config.vector),
-            kept_activation_vectors(x, layer.zero_point, layer.lo_bits, config.vector),
-            layer.weight_bits,
+        products += layer_work(
+            layer.weights, x, layer.zero_point, layer.weight_bits, layer.lo_bits, config.vector
         ).done
         x = output
     bound, cycles = -(-products // config.operators), run.counters["CYCLES"]
-    names = {flow: name for name, flow in DATAFLOWS.items()}
     report = {
         "config": config.name,
         "shapes": [[image.schedule.m, image.schedule.k, image.schedule.n] for image in images],
-        "dataflows": [names[image.schedule.dataflow] for image in images],
+        "dataflows": [dataflow_name(image.schedule.dataflow) for image in images],
         "psum_groups": [image.schedule.psum_group for image in images],
         "outer_products_done": products,
         "cycle_bound": bound,

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
-from sliceforge.gen.dataflow import Dataflow
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import apsq_gemm, check_exponents
 from sliceforge.sim.golden import GemmResult, aqs_gemm
 from sliceforge.sim.layer_image import LayerImage, least_bytes, pack_layer
 from sliceforge.sim.limits import check_hardware, check_psums
-from sliceforge.sim.plans import plan
+from sliceforge.sim.plans import DATAFLOWS, dataflow_name, named_dataflow, plan
 from sliceforge.sim.rtl import Memory, Trace, run_layer
 from sliceforge.sim.schedule import dram_bytes
 from sliceforge.sim.verilated import Progress
@@ -24,13 +23,6 @@ from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weig
 __all__ = ["DATAFLOWS", "ENGINES", "MismatchError", "compare", "folded_bias", "gemm"]
 
 ENGINES = ("golden", "rtl")
-DATAFLOWS: dict[str, Dataflow | None] = {
-    "os": Dataflow.OUTPUT_STATIONARY,
-    "ws": Dataflow.WEIGHT_STATIONARY,
-    "is": Dataflow.INPUT_STATIONARY,
-    "auto": None,
-}
-"""Names of the loop orders; None is for the schedule to choose."""
 
 
 class MismatchError(RuntimeError):
@@ -80,8 +72,7 @@ def gemm(
     zero, low = checks.zero_point(zero_point), checks.lo_bits(lo_bits)
     checks.weight_bits(weight_bits, machine)
     operands: dict[str, Any] = {"zero_point": zero, "weight_bits": weight_bits, "lo_bits": low}
-    if not isinstance(dataflow, str) or dataflow not in DATAFLOWS:
-        raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {dataflow!r}")
+    named_dataflow(dataflow)
     chunk = w.shape[1] if psum_group is None else machine.tile_k
     if psum_chunk is not None:
         if psum_group is None and dataflow == "os" and engine == "golden":
@@ -166,7 +157,7 @@ def _run(
     cycles = counters["ARRAY_CYCLES"] if run.core is None else run.core.cycles
     traffic = schedule.traffic(*image.image_bytes)
     return {
-        "dataflow": next(name for name, flow in DATAFLOWS.items() if flow is schedule.dataflow),
+        "dataflow": dataflow_name(schedule.dataflow),
         "schedule": {
             "k_chunk": schedule.chunk,
             "block": schedule.block,

@@ -14,6 +14,7 @@ from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.gen.registers import DESCRIPTOR_BYTES, DESCRIPTOR_FORMAT
 from sliceforge.hw.payloads import PSUM_BANKS
+from sliceforge.hw.psum_nest import psum_stride
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import check_exponents
 from sliceforge.sim.descriptor import MOST_SPAN, encode_descriptor
@@ -124,8 +125,7 @@ class LayerImage:
         s = self.schedule
         if s.psums_resident:
             return 0
-        bus_bytes = s.config.bus_bits // 8
-        stride = -(-s.psum_tile_bytes // bus_bytes) * bus_bytes
+        stride: int = psum_stride(s.psum_tile_bytes // 4, s.config.bus_bits)
         return s.waiting_psums * max(1, s.psum_group) * stride
 
 

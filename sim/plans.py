@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import itemgetter
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.sim.schedule import Schedule, dram_bytes
 
-__all__ = ["plan", "plans"]
+__all__ = ["DATAFLOWS", "LOOP_ORDERS", "dataflow_name", "named_dataflow", "plan", "plans"]
+
+LOOP_ORDERS = {
+    "os": Dataflow.OUTPUT_STATIONARY,
+    "ws": Dataflow.WEIGHT_STATIONARY,
+    "is": Dataflow.INPUT_STATIONARY,
+}
+"""The loop orders by name."""
+DATAFLOWS: dict[str, Dataflow | None] = {**LOOP_ORDERS, "auto": None}
+"""What users choose from; None is for `plan` to choose."""
 
 _EQUAL = 1 / 256  # what block sizes may differ in traffic: headers of regions do not decide
 _MOST_BLOCKS = 64  # sizes of a block that are tried
 
-_NAMES = {
-    Dataflow.OUTPUT_STATIONARY: "os",
-    Dataflow.WEIGHT_STATIONARY: "ws",
-    Dataflow.INPUT_STATIONARY: "is",
-}
+
+def named_dataflow(name: object) -> Dataflow | None:
+    """The entry ``name`` of `DATAFLOWS`; ValueError if there is none."""
+    if not isinstance(name, str) or name not in DATAFLOWS:
+        raise ValueError(f"dataflow must be one of {', '.join(DATAFLOWS)}, not {name!r}")
+    return DATAFLOWS[name]
+
+
+def dataflow_name(dataflow: Dataflow) -> str:
+    return next(name for name, flow in LOOP_ORDERS.items() if flow is dataflow)
 
 
 def plans(
@@ -101,26 +116,28 @@ def plan(
             )
         )
 
-    def preference(schedule: Schedule) -> tuple[bool, int, int]:
+    def preference(found: tuple[int, Schedule]) -> tuple[bool, int, int]:
         # Results of small blocks leave evenly, but between the K-chunks of a lone tile nothing happens; and
         # in a large block partial sums have time to come back from memory.
+        bytes_moved, schedule = found
         size = schedule.block if schedule.psums_resident else -schedule.block
-        return schedule.block == 1, size, cost(schedule)
+        return schedule.block == 1, size, bytes_moved
 
-    best = []
+    best: list[tuple[int, Schedule]] = []
     for flow in flows:
-        found = list(
-            plans(
+        found = [
+            (cost(schedule), schedule)
+            for schedule in plans(
                 config, m, k, n, dataflow=flow, chunk=chunk, psum_group=psum_group, resident=resident,
                 k_tile=k_tile, span=span,
             )
-        )  # fmt: skip
+        ]  # fmt: skip
         if found:
-            most = min(map(cost, found)) * (1 + _EQUAL)
-            best.append(min((s for s in found if cost(s) <= most), key=preference))
+            most = min(bytes_moved for bytes_moved, _ in found) * (1 + _EQUAL)
+            best.append(min((one for one in found if one[0] <= most), key=preference))
     if not best:
         raise ValueError(
-            f"dataflow must be one whose tiles fit the machine's memories, which {_NAMES[flows[0]]} does not "
-            f"for M = {m}, K = {k}, N = {n}"
+            f"dataflow must be one whose tiles fit the machine's memories, which {dataflow_name(flows[0])} "
+            f"does not for M = {m}, K = {k}, N = {n}"
         )
-    return min(best, key=cost)
+    return min(best, key=itemgetter(0))[1]

