@@ -70,14 +70,16 @@ class FrameReceiver(wiring.Component):
         m.d.comb += [
             is_flag.eq(self.valid & (self.octet == FLAG)),
             is_escape.eq(self.valid & (self.octet == ESCAPE) & ~escaped),
-            takes.eq(self.valid & in_frame & ~is_flag & ~is_escape & (length != _MOST_BYTES)),
+            takes.eq(
+                self.valid & in_frame & ~self.requests.valid & ~is_flag & ~is_escape & (length != _MOST_BYTES)
+            ),
             octet.eq(self.octet ^ Mux(escaped, ESCAPE_XOR, 0)),
             good.eq(is_flag & in_frame & ~escaped & crc.match_detected & (length >= _LEAST_BYTES)),
             lost.eq(
                 self.failed
                 | (silence == self._timeout)
                 | (self.valid & ~is_flag & (length == _MOST_BYTES))
-                | self.requests.valid
+                | (self.valid & self.requests.valid)
             ),
             crc.data.eq(octet),
             crc.valid.eq(takes),
@@ -109,7 +111,7 @@ class FrameReceiver(wiring.Component):
         with m.If(is_escape):
             m.d.sync += escaped.eq(1)
         with m.If(is_flag):
-            m.d.sync += [in_frame.eq(~good), length.eq(0), escaped.eq(0)]
+            m.d.sync += [in_frame.eq(1), length.eq(0), escaped.eq(0)]
         with m.If(good):
             m.d.sync += [self.requests.valid.eq(1), request.bytes.eq(length - _LEAST_BYTES)]
         with m.If(lost):
