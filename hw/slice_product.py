@@ -66,7 +66,9 @@ def product_table(weight_slices):
         ((address & 7) - (address & 8)) * (address >> 4 & 15) << 4 * (address >> 8 & 1) + 3 * (address >> 9)
         for address in range(512 * weight_slices)
     ]
-    return Memory(shape=signed(12 + 3 * (weight_slices - 1)), depth=len(products), init=products)
+    # A power of two: without a step, the index may be one that no slice has.
+    depth = 1 << (len(products) - 1).bit_length()
+    return Memory(shape=signed(12 + 3 * (weight_slices - 1)), depth=depth, init=products)
 
 
 def _add_with_carry(a, b, carry, bits):
