@@ -33,11 +33,11 @@ CASES: list[dict[str, Any]] = [
      "omem_kib": 1, "bus_bits": 64, "max_k": 512, "coverage": True},
     {"name": "three_slices", "pea_count": 2, "lanes": 4, "weight_slices": 3, "run_bits": 2, "tile_k": 8,
      "fifo_depth": 2, "wmem_kib": 2, "amem_kib": 2, "omem_kib": 2, "bus_bits": 256, "max_k": 300,
-     "coverage": True},
+     "packing": 4, "packed_products": 4, "table_products": 6, "coverage": True},
     {"name": "odd", "pea_count": 3, "lanes": 5, "vector": 2, "run_bits": 1, "tile_k": 12, "fifo_depth": 3,
      "wmem_kib": 1, "amem_kib": 1, "omem_kib": 1, "bus_bits": 128, "max_k": 200},
     {"name": "wide", "pea_count": 1, "lanes": 3, "vector": 8, "weight_slices": 1, "run_bits": 6,
-     "tile_k": 4, "wmem_kib": 1, "amem_kib": 1, "omem_kib": 3, "bus_bits": 512, "max_k": 100},
+     "tile_k": 4, "wmem_kib": 1, "amem_kib": 1, "omem_kib": 3, "bus_bits": 512, "max_k": 100, "packed_products": 24, "table_products": 30},
 ]  # fmt: skip
 
 
