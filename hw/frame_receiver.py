@@ -70,9 +70,7 @@ class FrameReceiver(wiring.Component):
         m.d.comb += [
             is_flag.eq(self.valid & (self.octet == FLAG)),
             is_escape.eq(self.valid & (self.octet == ESCAPE) & ~escaped),
-            takes.eq(
-                self.valid & in_frame & ~self.requests.valid & ~is_flag & ~is_escape & (length != _MOST_BYTES)
-            ),
+            takes.eq(self.valid & in_frame & ~is_flag & ~is_escape & (length != _MOST_BYTES)),
             octet.eq(self.octet ^ Mux(escaped, ESCAPE_XOR, 0)),
             good.eq(is_flag & in_frame & ~escaped & crc.match_detected & (length >= _LEAST_BYTES)),
             lost.eq(

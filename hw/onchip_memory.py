@@ -49,7 +49,9 @@ class OnChipMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ram = ram = Memory(shape=self._bus_bits, depth=self._depth, init=[])
+        m.submodules.ram = ram = Memory(
+            shape=self._bus_bits, depth=self._depth, init=[], attrs={"uninitialized": 1}
+        )
         self._read(m, ram.read_port())
         self._write(m, ram.write_port(granularity=8))
         return m

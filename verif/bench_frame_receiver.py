@@ -96,8 +96,8 @@ class Bench:
             whole[at : at + rng.randrange(2)] = [None]
         elif kind == 2:  # cut short
             whole = whole[:at]
-        elif kind == 3:  # aborted
-            whole[at:] = [0x7D, 0x7E]
+        elif kind == 3:  # aborted, also where nothing is missing
+            whole[rng.choice([at, len(whole) - 1]) :] = [0x7D, 0x7E]
         elif kind == 4:  # a CRC that is right, but too few bytes
             short = body[: rng.randrange(8)]
             whole = list(frame(short))
