@@ -1,8 +1,8 @@
 """Host link: the constants of the frames that a host and the SoC exchange over a UART, for both sides.
 
-A frame is a body and its CRC-32 between flags, with HDLC's octet stuffing (RFC 1662). A request's body is tag,
-operation, count and address; a response's is tag, operation, status and flags; words follow. Everything is
-little endian. docs/host-link.md has the whole.
+A frame is a body and its CRC-32 between flags, with HDLC's octet stuffing (RFC 1662). A request's body is tag
+(1 byte), operation (1), count (2) and address (4); a response's is tag, operation | `RESPONSE`, status and
+flags (1 byte each); words of 32 bits follow. Everything is little endian.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Status(IntEnum):
 FLAG = 0x7E
 """Opens and closes a frame."""
 ESCAPE = 0x7D
-"""Stands before a byte of a frame that would be a flag or an escape; right before a flag it aborts the frame."""
+"""Stands before a byte that would be a flag or an escape; right before a flag it aborts the frame."""
 ESCAPE_XOR = 0x20
 """What such a byte is combined with."""
 HEADER_BYTES = 8
@@ -89,7 +89,8 @@ def clocks_per_bit(clock_hz: int, baud: int) -> int:
             raise ValueError(f"{name} must be 1 to {(1 << 32) - 1}, not {value}")
     if baud * _LEAST_CLOCKS > clock_hz:
         raise ValueError(
-            f"baud must be at most a quarter of clock_hz, {clock_hz // _LEAST_CLOCKS} at {clock_hz} Hz, not {baud}"
+            f"baud must be at most a quarter of clock_hz, {clock_hz // _LEAST_CLOCKS} at {clock_hz} Hz, "
+            f"not {baud}"
         )
     clocks = round(clock_hz / baud)
     if abs(clock_hz / clocks - baud) > _MOST_ERROR * baud:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.resources import files
@@ -17,10 +17,12 @@ from amaranth.hdl._ir import PortDirection  # the only way to name ports' direct
 from amaranth.lib.wiring import In
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.host_link import MOST_MEMORY_KIB, clocks_per_bit
 from sliceforge.gen.registers import register_map
 from sliceforge.hw.accelerator import Accelerator
 from sliceforge.hw.core import Core
 from sliceforge.hw.hierarchy import ModuleLibrary, ports_of
+from sliceforge.hw.soc import Soc
 
 __all__ = [
     "accelerator",
@@ -28,7 +30,10 @@ __all__ = [
     "core",
     "core_parameters",
     "generate_verilog",
+    "generate_soc_verilog",
     "generator_identity",
+    "soc",
+    "soc_module",
 ]
 
 
@@ -59,15 +64,35 @@ def core(config: AcceleratorConfig) -> Core:
     return Core(**core_parameters(config))
 
 
+def accelerator_parameters(config: AcceleratorConfig) -> dict[str, Any]:
+    """The parameters of the accelerator's RTL that follow from ``config``."""
+    return {
+        "core": core_parameters(config),
+        "registers": register_map(config),
+        "bus_bits": config.bus_bits,
+        "address_bits": config.address_bits,
+        "load_buffer": config.load_buffer,
+        "psum_words": config.psum_words,
+    }
+
+
 def accelerator(config: AcceleratorConfig) -> Accelerator:
     """The RTL of the whole accelerator for ``config``."""
-    return Accelerator(
-        core=core_parameters(config),
-        registers=register_map(config),
-        bus_bits=config.bus_bits,
-        address_bits=config.address_bits,
-        load_buffer=config.load_buffer,
-        psum_words=config.psum_words,
+    return Accelerator(**accelerator_parameters(config))
+
+
+def soc(config: AcceleratorConfig, *, clock_hz: int, baud: int, memory_kib: int) -> Soc:
+    """The RTL of the accelerator for ``config`` with ``memory_kib`` KiB of memory, 1 to 4096, and a UART of
+    ``baud`` bits a second. Raises TypeError or ValueError for these, or if ``baud`` cannot be made from
+    ``clock_hz`` (`clocks_per_bit`).
+    """
+    clocks_per_bit(clock_hz, baud)
+    if isinstance(memory_kib, bool) or not isinstance(memory_kib, int):
+        raise TypeError(f"memory_kib must be an integer, not {memory_kib!r}")
+    if not 1 <= memory_kib <= MOST_MEMORY_KIB:
+        raise ValueError(f"memory_kib must be 1..{MOST_MEMORY_KIB}, not {memory_kib}")
+    return Soc(
+        accelerator=accelerator_parameters(config), clock_hz=clock_hz, baud=baud, memory_kib=memory_kib
     )
 
 
@@ -75,7 +100,7 @@ def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
     sources = [
         files("sliceforge.gen") / name
-        for name in ("config.py", "dataflow.py", "errors.py", "registers.py", "verilog.py")
+        for name in ("config.py", "dataflow.py", "errors.py", "host_link.py", "registers.py", "verilog.py")
     ]
     sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]
@@ -87,13 +112,29 @@ def generate_verilog(config: AcceleratorConfig) -> str:
     return _header(config) + block_verilog(accelerator(config), config.module)
 
 
-def block_verilog(component: Any, module: str) -> str:
+def soc_module(config: AcceleratorConfig) -> str:
+    """Name of the SoC's top Verilog module."""
+    return f"{config.module}_soc"
+
+
+def generate_soc_verilog(config: AcceleratorConfig, *, clock_hz: int, baud: int, memory_kib: int) -> str:
+    """Verilog of the SoC, top module ``sliceforge_<name>_soc``, with the accelerator as `generate_verilog`
+    gives it. Arguments and errors: `soc`.
+    """
+    top = soc(config, clock_hz=clock_hz, baud=baud, memory_kib=memory_kib)
+    text = block_verilog(top, soc_module(config), given={"accelerator": config.module})
+    header = f"// Clock {clock_hz} Hz, UART {baud} baud, memory {memory_kib} KiB.\n\n"
+    return header + text + "\n" + generate_verilog(config)
+
+
+def block_verilog(component: Any, module: str, *, given: Mapping[str, str] | None = None) -> str:
     """Verilog of ``component`` as ``module`` and of every block below it, each distinct one once.
 
-    Blocks are named ``<module>_<block>``. The result depends on nothing but the parameters and the
-    versions of Amaranth and its Yosys.
+    Blocks are named ``<module>_<block>``. Those in ``given`` are instances of the modules that it names,
+    which other texts define. The result depends on nothing but the parameters and the versions of Amaranth
+    and its Yosys.
     """
-    library = ModuleLibrary(module)
+    library = ModuleLibrary(module, given)
     texts = []
     pending = [(module, component)]
     with _builtin_yosys():

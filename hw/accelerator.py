@@ -56,6 +56,10 @@ class Accelerator(wiring.Component):
     """
 
     def __init__(self, *, core, registers, bus_bits, address_bits, load_buffer, psum_words):
+        self.parameters = {
+            "core": core, "registers": registers, "bus_bits": bus_bits, "address_bits": address_bits,
+            "load_buffer": load_buffer, "psum_words": psum_words,
+        }  # fmt: skip
         self._core, self._registers = core, registers
         self._bus = {"bus_bits": bus_bits, "address_bits": address_bits}
         self._load_buffer = load_buffer

@@ -6,12 +6,13 @@ AXI4 with one identifier (no ID signals: answers in order), incrementing bursts 
 from amaranth.lib.wiring import In, Out
 
 __all__ = [
-    "OKAY", "SLVERR", "address_constants", "axi_lite_slave", "axi_read_master", "axi_write_master",
-    "connect_ports", "window_beats",
+    "DECERR", "OKAY", "SLVERR", "address_constants", "axi_lite_slave", "axi_read_master", "axi_write_master",
+    "connect_buses", "connect_ports", "other_side", "window_beats",
 ]  # fmt: skip
 
 OKAY = 0
 SLVERR = 2
+DECERR = 3
 
 _INCR = 1
 
@@ -33,6 +34,11 @@ def axi_lite_slave(prefix, address_bits):
             ("rdata", Out, 32), ("rresp", Out, 2), ("rvalid", Out, 1), ("rready", In, 1),
         )
     }  # fmt: skip
+
+
+def other_side(members):
+    """The same members for the other side of the bus: a slave's for a master's."""
+    return {name: member.flip() for name, member in members.items()}
 
 
 def _address_channel(letter, address_bits):
@@ -80,3 +86,13 @@ def connect_ports(m, outer, inner, members):
             m.d.comb += getattr(inner, name).eq(getattr(outer, name))
         else:
             m.d.comb += getattr(outer, name).eq(getattr(inner, name))
+
+
+def connect_buses(m, master, slave, members):
+    """Connects ``members`` of the block ``master``, named "m_axi_...", to the "s_axi_..." of ``slave``."""
+    for name, member in members.items():
+        there = getattr(slave, name.replace("m_axi", "s_axi"))
+        if member.flow == In:
+            m.d.comb += getattr(master, name).eq(there)
+        else:
+            m.d.comb += there.eq(getattr(master, name))

@@ -23,25 +23,30 @@ class ModuleLibrary:
     """Collects the blocks that are to be emitted, once each.
 
     prefix: put before every module's name, so that two accelerators can live in one design.
+    given: names of modules that are emitted elsewhere, by the names of their blocks.
     """
 
-    def __init__(self, prefix):
+    def __init__(self, prefix, given=None):
         self.prefix = prefix
         self.pending = []
+        self._given = given or {}
         self._parameters = {}
 
     def instance(self, component, name, domain):
         """An `Instance` of ``component``'s module, connected to its ports."""
-        module = f"{self.prefix}_{name}"
+        module = self._given.get(name) or self._shared(component, f"{self.prefix}_{name}")
+        connections = {"i_clk": ClockSignal(domain), "i_rst": ResetSignal(domain)}
+        for port, value, flow in ports_of(component):
+            connections[("i_" if flow == In else "o_") + port] = value
+        return Instance(module, **connections)
+
+    def _shared(self, component, module):
         if module not in self._parameters:
             self._parameters[module] = (type(component), component.parameters)
             self.pending.append((module, component))
         elif self._parameters[module] != (type(component), component.parameters):
             raise ValueError(f"module {module} is asked for with two sets of parameters")
-        connections = {"i_clk": ClockSignal(domain), "i_rst": ResetSignal(domain)}
-        for port, value, flow in ports_of(component):
-            connections[("i_" if flow == In else "o_") + port] = value
-        return Instance(module, **connections)
+        return module
 
 
 def place(platform, component, name, *, domain="sync"):

@@ -1,0 +1,86 @@
+"""Frame sender: words to frames of the host link, with CRC, stuffing and flags."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
+from amaranth.lib.wiring import In, Out
+
+from sliceforge.gen.host_link import ESCAPE, ESCAPE_XOR, FLAG
+
+__all__ = ["FrameSender", "frame_word_layout"]
+
+
+def frame_word_layout():
+    """A word of a frame's body, and whether it is the last."""
+    return data.StructLayout({"word": 32, "last": 1})
+
+
+class FrameSender(wiring.Component):
+    """A frame for each run of words up to a ``last`` one (gen/host_link.py).
+
+    Members
+    -------
+    words : stream in; a last word is taken when the frame's closing flag is.
+    octets : stream out.
+
+    Latency: none from a frame's first word to its opening flag. Throughput: a byte a cycle, without a gap.
+    Flow control: valid/ready; ``words.ready`` follows from ``octets.ready``.
+    """
+
+    def __init__(self):
+        self.parameters = {}
+        super().__init__(
+            {"words": In(stream.Signature(frame_word_layout())), "octets": Out(stream.Signature(8))}
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.checksum = crc = CRC32_ISO_HDLC(data_width=8).create()
+
+        index = Signal(2)  # of the byte in its word
+        octet = Signal(8)  # before stuffing
+        offers, stuffs, escaped, sent = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            stuffs.eq((octet == FLAG) | (octet == ESCAPE)),
+            sent.eq(offers & self.octets.ready & (escaped | ~stuffs)),
+            crc.data.eq(octet),
+        ]
+        with m.If(offers):
+            m.d.comb += [
+                self.octets.valid.eq(1),
+                self.octets.payload.eq(Mux(stuffs, Mux(escaped, octet ^ ESCAPE_XOR, ESCAPE), octet)),
+            ]
+            with m.If(self.octets.ready):
+                m.d.sync += escaped.eq(stuffs & ~escaped)
+        with m.If(sent):
+            m.d.sync += index.eq(index + 1)
+
+        with m.FSM():
+            with m.State("OPEN"):
+                m.d.comb += [
+                    self.octets.valid.eq(self.words.valid), self.octets.payload.eq(FLAG), crc.start.eq(1)
+                ]  # fmt: skip
+                with m.If(self.words.valid & self.octets.ready):
+                    m.next = "WORDS"
+            with m.State("WORDS"):
+                m.d.comb += [
+                    octet.eq(self.words.p.word.word_select(index, 8)),
+                    offers.eq(self.words.valid),
+                    crc.valid.eq(sent),
+                ]
+                with m.If(sent & (index == 3)):
+                    m.d.comb += self.words.ready.eq(~self.words.p.last)
+                    with m.If(self.words.p.last):
+                        m.next = "CRC"
+            with m.State("CRC"):
+                m.d.comb += [octet.eq(crc.crc.word_select(index, 8)), offers.eq(1)]
+                with m.If(sent & (index == 3)):
+                    m.next = "CLOSE"
+            with m.State("CLOSE"):
+                m.d.comb += [
+                    self.octets.valid.eq(1), self.octets.payload.eq(FLAG),
+                    self.words.ready.eq(self.octets.ready),
+                ]  # fmt: skip
+                with m.If(self.octets.ready):
+                    m.next = "OPEN"
+        return m
