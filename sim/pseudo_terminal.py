@@ -15,7 +15,7 @@ __all__ = ["LineErrors", "Machine", "PseudoTerminal"]
 
 _PIECE = 32  # bytes handed over at a time
 _AWAKE = 0.5  # seconds after the last byte during which time passes on the board as fast as it can
-_REST = 0.05  # seconds between two pieces of the board's time after that
+_REST = 0.2  # seconds between two pieces of the board's time after that
 
 
 class Machine(Protocol):
