@@ -61,7 +61,7 @@ class PseudoTerminal:
         tty.setraw(self._other_end)
         os.set_blocking(self._end, False)
         self.device = os.ttyname(self._other_end)
-        self._stop = Event()
+        self._stop, self._ended = Event(), Event()
         self._failure: BaseException | None = None
         self._thread = Thread(target=self._work, daemon=True)
 
@@ -77,7 +77,7 @@ class PseudoTerminal:
 
     def wait(self) -> None:
         """Returns never; raises what stopped the machine."""
-        self._thread.join()
+        self._ended.wait()  # not join(): a Ctrl-C there would take the thread for ended
         assert self._failure is not None
         raise self._failure
 
@@ -94,6 +94,7 @@ class PseudoTerminal:
                 self._write(self._out.apply(answer))
         except BaseException as error:
             self._failure = error
+            self._ended.set()
 
     def _write(self, data: bytes) -> None:
         with suppress(BlockingIOError):  # nobody reads
