@@ -47,6 +47,7 @@ _WORD = 4
 _WORK_COUNTERS = ("OUTER_PRODUCTS", "BYTES_READ", "BYTES_WRITTEN")  # others count time that passes
 _POLL = 0.02  # seconds from one look at the interrupt to the next
 _READ_TIMEOUT = 0.02  # seconds that a read from the operating system waits for a byte
+_WRITE_TIMEOUT = 1.0  # seconds that it may take a request in, besides its time on the line
 _BITS_PER_BYTE = 10  # with start and stop bit
 
 _OPEN_HINTS = {
@@ -218,7 +219,10 @@ class UartPort:
 
 def _open(device: str, baud: int) -> serial.Serial:
     try:
-        return serial.Serial(device, baud, timeout=_READ_TIMEOUT, exclusive=True)
+        longest = 2 * _BITS_PER_BYTE * (_REQUEST.size + _WORD * MOST_WORDS) / baud  # stuffing may double it
+        return serial.Serial(
+            device, baud, timeout=_READ_TIMEOUT, write_timeout=_WRITE_TIMEOUT + longest, exclusive=True
+        )
     except ValueError as error:
         raise ValueError(f"engine's baud must be one that {device!r} has, not {baud}: {error}") from None
     except OSError as error:

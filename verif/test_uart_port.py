@@ -102,6 +102,39 @@ class TestErrorsOnTheLine:
         assert 50 < count < 200
 
 
+class TestPseudoTerminal:
+    def test_a_machine_that_fails(self) -> None:
+        class Broken:
+            def exchange(self, data: bytes) -> bytes:
+                if data:
+                    raise RuntimeError(f"broken by {data!r}")
+                return b""
+
+        with PseudoTerminal(Broken()) as terminal, open(terminal.device, "wb", buffering=0) as line:
+            line.write(b"\n")
+            with pytest.raises(RuntimeError, match=r"broken by b'\\n'"):
+                terminal.wait()
+
+    def test_what_nobody_reads_is_lost(self) -> None:
+        class Talker:
+            told, heard = 0, b""
+
+            def exchange(self, data: bytes) -> bytes:
+                self.heard += data
+                self.told += 1
+                return bytes(1000) if self.told < 100 else b""
+
+        talker = Talker()
+        with PseudoTerminal(talker) as terminal, open(terminal.device, "r+b", buffering=0) as line:
+            line.write(bytes(range(256)))
+            deadline = time.monotonic() + 5
+            while (talker.told < 100 or len(talker.heard) < 256) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert talker.heard == bytes(range(256)), "raw, and nothing is echoed"
+            assert talker.told >= 100
+            assert set(line.read(100_000)) == {0}
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time-outs for a bridge that answers at once."""
@@ -202,6 +235,22 @@ class TestPort:
             )
             with pytest.raises(TimeoutError, match=sentence):
                 port.read_register(0)
+
+    def test_a_line_that_takes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A write to it must not wait for ever."""
+        monkeypatch.setattr(uart_port, "_WRITE_TIMEOUT", 0.1)
+        end, other_end = os.openpty()
+        device = os.ttyname(other_end)
+        try:
+            os.set_blocking(other_end, False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    os.write(other_end, b"filling")
+            with pytest.raises(RuntimeError, match=f"the connection to {device} broke off: Write timeout"):
+                UartPort(device, TINY)
+        finally:
+            os.close(end)
+            os.close(other_end)
 
     def test_a_board_that_goes_away(self) -> None:
         with board() as (device, _):
