@@ -124,8 +124,7 @@ def gemm(
         if board is None:
             run = _simulate(pack(slice(None), slice(None)), memory, waveform, progress)
         else:
-            done = run_on_board(board, machine, shape, pack, progress)
-            run = _Run(done.output, done.counters, done.images)
+            run = _Run(*run_on_board(board, machine, shape, pack, progress))
 
     if psum_group is None:
         result = aqs_gemm(w, x, bias=b, vector=machine.vector, **operands)

@@ -17,7 +17,7 @@ from sliceforge.sim.parts import Pack, split_layer
 from sliceforge.sim.uart_port import UartPort
 from sliceforge.sim.verilated import Progress
 
-__all__ = ["Board", "BoardRun", "run_on_board"]
+__all__ = ["Board", "run_on_board"]
 
 _EXAMPLE = "uart:///dev/ttyUSB0?baud=1000000"
 
@@ -42,23 +42,16 @@ class Board:
         return cls(device, checks.integer("engine's baud", int(baud), 1, 1 << 24))
 
 
-@dataclass(frozen=True, eq=False)
-class BoardRun:
-    """``output``: int64 (M, N). ``counters``: summed over the ``images``, which ran one after the other."""
-
-    output: npt.NDArray[np.int64]
-    counters: dict[str, int]
-    images: list[LayerImage]
-
-
 def run_on_board(
     board: Board,
     config: AcceleratorConfig,
     shape: tuple[int, int],
     pack: Pack,
     progress: Progress | None = None,
-) -> BoardRun:
-    """Runs a layer of M x N results, ``shape``, in as many parts as the board's memory asks for.
+) -> tuple[npt.NDArray[np.int64], dict[str, int], list[LayerImage]]:
+    """Runs a layer of M x N results, ``shape``, in as many parts as the board's memory asks for. Returns its
+    output, int64 (M, N), the counters, added up, and the parts' images. progress: called with the share of
+    memory traffic that is done.
 
     Raises ValueError if the port cannot be opened or the memory is too small, RuntimeError if the board is of
     another configuration, does not answer, or a part fails.
@@ -86,4 +79,4 @@ def run_on_board(
                     counters[name] = counters.get(name, 0) + count
     except TimeoutError as error:
         raise RuntimeError(str(error)) from error
-    return BoardRun(output, counters, [part.image for part in parts])
+    return output, counters, [part.image for part in parts]
