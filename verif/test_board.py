@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -25,9 +24,10 @@ from sliceforge.sim import gemm
 from sliceforge.sim.board import BoardSimulation
 from sliceforge.sim.descriptor import decode_descriptor, encode_descriptor
 from sliceforge.sim.driver import BusError, Driver, place
-from sliceforge.sim.link_frames import FrameParser, encode_frame
+from sliceforge.sim.link_frames import FrameParser
 from sliceforge.sim.pseudo_terminal import LineErrors
 from sliceforge.sim.uart_port import UartPort
+from sliceforge.verif.link import frame, request
 from sliceforge.verif.test_driver import layer
 
 SLICEFORGE = Path(sys.executable).with_name("sliceforge")
@@ -71,11 +71,6 @@ class Line:
     def __exit__(self, *_: object) -> None:
         self.serial.close()
 
-    def send(self, tag: int, operation: int, address: int = 0, *words: int, count: int | None = None) -> None:
-        number = len(words) if count is None else count
-        body = struct.pack(f"<BBHI{len(words)}I", tag, operation, number, address, *words)
-        self.serial.write(encode_frame(body))
-
     def answers(self, seconds: float) -> list[bytes]:
         found, end = [], time.monotonic() + seconds
         while time.monotonic() < end and not found:
@@ -84,7 +79,7 @@ class Line:
 
     def ask(self, tag: int, operation: int, address: int = 0, *words: int, count: int | None = None) -> bytes:
         """Status, flags and words of the answer."""
-        self.send(tag, operation, address, *words, count=count)
+        self.serial.write(frame(request(tag, operation, address, words, count)))
         (answer,) = self.answers(10)
         assert tuple(answer[:2]) == (tag, operation | RESPONSE)
         return answer[2:]
@@ -263,9 +258,8 @@ class TestBridge:
             assert line.ask(2, Operation.READ, 2, count=1) == bad
             assert line.ask(3, Operation.READ, 0, count=257) == bad
             assert line.ask(4, Operation.WRITE, MEMORY_BASE, 1, 2, count=3) == bad
-            line.serial.write(encode_frame(b"short"))
-            line.serial.write(encode_frame(bytes(2000)))
-            good = encode_frame(struct.pack("<BBHI", 5, Operation.HELLO, 0, 0))
+            line.serial.write(frame(b"short") + frame(bytes(2000)))
+            good = frame(request(5, Operation.HELLO))
             line.serial.write(good[:-2] + bytes([good[-2] ^ 1, good[-1]]))
             assert line.answers(0.3) == []
             line.serial.write(np.random.default_rng(3).bytes(3000))
