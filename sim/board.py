@@ -16,10 +16,6 @@ __all__ = ["BoardSimulation", "SimulatedSoc"]
 
 CLOCKS_PER_BIT = 4
 """The fewest that the SoC's UART has: most of the simulated time goes by on the line."""
-CLOCK_HZ = 100_000
-"""About the cycles a second that small machines are simulated at, so that the SoC tells the host a true baud
-rate, and the host waits long enough."""
-
 _CYCLES = 1_000  # of an exchange, at least
 _BITS_PER_BYTE = 10
 
@@ -75,9 +71,18 @@ class BoardSimulation:
         self._terminal.wait()
 
 
+def clock_hz(config: AcceleratorConfig) -> int:
+    """The clock that the SoC is told to have: a quarter to half of the cycles a second that a processor core
+    simulates (measured: tiny 366,000, edge 150,000, panacea 24,500). From it follows the baud rate that the
+    SoC tells the host, and from that how long the host waits for answers.
+    """
+    return 3_000_000 // (32 + config.operators)
+
+
 def build_soc(config: AcceleratorConfig, *, memory_kib: int) -> Path:
     """The SoC as a shared library, built once and kept in the cache. Errors: as of `generate_soc_verilog`."""
-    parameters = {"clock_hz": CLOCK_HZ, "baud": CLOCK_HZ // CLOCKS_PER_BIT, "memory_kib": memory_kib}
+    clock = clock_hz(config)
+    parameters = {"clock_hz": clock, "baud": clock // CLOCKS_PER_BIT, "memory_kib": memory_kib}
     verilog = lambda: generate_soc_verilog(config, **parameters)  # noqa: E731
     return build_library(
         config, "soc", verilog, ("soc_harness.cpp",), top=soc_module(config), parameters=parameters

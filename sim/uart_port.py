@@ -18,6 +18,7 @@ import serial
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.host_link import (
+    CRC_BYTES,
     DEFAULT_BAUD,
     FLAG_INTERRUPT,
     HELLO_WORDS,
@@ -179,8 +180,8 @@ class UartPort:
         frame = encode_frame(_REQUEST.pack(self._tag, operation, count, address) + data)
         size = _WORD * {Operation.READ: count, Operation.HELLO: len(HELLO_WORDS)}.get(operation, 0)
         what = f"the {operation.name}" + (f" of {count} words at {address:#x}" if count else "")
-        # Stuffing may double both frames.
-        line = 2 * _BITS_PER_BYTE * (len(frame) + size + 16) / self._line_baud
+        longest = 2 * (_RESPONSE.size + size + CRC_BYTES) + 2  # all of it stuffed, and the flags
+        line = _BITS_PER_BYTE * (len(frame) + longest) / self._line_baud
         try:
             for _ in range(ATTEMPTS):
                 self._serial.write(frame)
