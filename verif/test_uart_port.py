@@ -23,7 +23,7 @@ from sliceforge.sim import MismatchError, gemm, uart_port
 from sliceforge.sim.driver import BusError, Driver, place
 from sliceforge.sim.layer_image import LayerImage, pack_layer
 from sliceforge.sim.link_frames import FrameParser, encode_frame
-from sliceforge.sim.parts import split_layer
+from sliceforge.sim.parts import Pack, split_layer
 from sliceforge.sim.pseudo_terminal import LineErrors, PseudoTerminal
 from sliceforge.sim.uart_engine import Board
 from sliceforge.sim.uart_port import ATTEMPTS, UartPort
@@ -468,9 +468,9 @@ class TestEngine:
 
 
 class TestParts:
-    @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (9, 70), (70, 9), (41, 37)])
-    @pytest.mark.parametrize("memory", [2048, 6000, 1 << 20])
-    def test_every_element_once_and_within_memory(self, shape: tuple[int, int], memory: int) -> None:
+    @staticmethod
+    def pack(shape: tuple[int, int]) -> Pack:
+        """Packs parts of a layer with these results."""
         rng = np.random.default_rng(shape)
         w, x = rng.integers(-64, 64, (shape[0], 30)), rng.integers(0, 256, (30, shape[1]))
 
@@ -480,7 +480,12 @@ class TestParts:
                 lo_bits=4, config=TINY,
             )  # fmt: skip
 
-        parts = split_layer(*shape, pack, base=MEMORY_BASE, memory_bytes=memory)
+        return pack
+
+    @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (9, 70), (70, 9), (41, 37)])
+    @pytest.mark.parametrize("memory", [2048, 6000, 1 << 20])
+    def test_every_element_once_and_within_memory(self, shape: tuple[int, int], memory: int) -> None:
+        parts = split_layer(*shape, self.pack(shape), base=MEMORY_BASE, memory_bytes=memory)
         covered = np.zeros(shape, np.int64)
         for part in parts:
             covered[part.rows, part.columns] += 1
@@ -488,5 +493,11 @@ class TestParts:
             placement = place([part.image], base=MEMORY_BASE, memory_bytes=memory)
             assert part.traffic == len(placement.data) + 4 * covered[part.rows, part.columns].size
         assert (covered == 1).all()
-        if memory == 1 << 20:
-            assert len(parts) == 1
+
+    def test_only_where_it_must_be(self) -> None:
+        shape = 41, 37
+        pack = self.pack(shape)
+        whole = place([pack(slice(None), slice(None))], base=MEMORY_BASE, memory_bytes=1 << 20)
+        size = whole.end - MEMORY_BASE
+        for memory, count in ((size, 1), (size - 1, 2)):
+            assert len(split_layer(*shape, pack, base=MEMORY_BASE, memory_bytes=memory)) == count
