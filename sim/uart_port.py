@@ -35,7 +35,7 @@ from sliceforge.sim.link_frames import FrameParser, encode_frame
 
 __all__ = ["UartPort"]
 
-ATTEMPTS = 6
+ATTEMPTS = 10
 """How often a request is sent before the board is given up."""
 ANSWER_TIMEOUT = 0.5
 """Seconds that an answer may take besides its time on the line; USB adapters hold bytes back for 16 ms."""
@@ -45,6 +45,7 @@ STILL_TIMEOUT = 10.0
 _REQUEST = struct.Struct("<BBHI")  # tag, operation, count of words, address
 _RESPONSE = struct.Struct("<BBBB")  # tag, operation, status, flags
 _WORD = 4
+_SHORT_PIECE = 8  # words; what is not longer is sent again as it is
 _WORK_COUNTERS = ("OUTER_PRODUCTS", "BYTES_READ", "BYTES_WRITTEN")  # others count time that passes
 _POLL = 0.02  # seconds from one look at the interrupt to the next
 _READ_TIMEOUT = 0.02  # seconds that a read from the operating system waits for a byte
@@ -89,6 +90,7 @@ class UartPort:
         self._tag = secrets.randbelow(256)
         self._parser = FrameParser(_RESPONSE.size + _WORD * MOST_WORDS)
         self._interrupt = False
+        self._piece = MOST_WORDS
         self._counters = [reg.offset for reg in register_map(config) if reg.name in _WORK_COUNTERS]
         self._line_baud = baud
         self._serial = _open(device, baud)
@@ -114,18 +116,14 @@ class UartPort:
         return int.from_bytes(self._request(Operation.READ, offset, count=1), "little")
 
     def write_register(self, offset: int, value: int) -> None:
-        self._request(Operation.WRITE, offset, value.to_bytes(_WORD, "little"))
+        self._request(Operation.WRITE, offset, value.to_bytes(_WORD, "little"), count=1)
 
     def read_memory(self, address: int, size: int) -> bytes:
         """ValueError for what is outside of the board's memory."""
         self._check_span(address, size)
         start, end = address - address % _WORD, address + size
-        data = bytearray()
-        for at in range(start, end, _WORD * MOST_WORDS):
-            count = -(-min(_WORD * MOST_WORDS, end - at) // _WORD)
-            data += self._request(Operation.READ, at, count=count)
-            self._moved(_WORD * count)
-        return bytes(data[address - start : end - start])
+        data = self._transfer(Operation.READ, start, -(-(end - start) // _WORD))
+        return data[address - start : end - start]
 
     def write_memory(self, address: int, data: bytes) -> None:
         """ValueError for what is outside of the board's memory."""
@@ -133,10 +131,28 @@ class UartPort:
         end = address + len(data)
         start, stop = address - address % _WORD, end + -end % _WORD
         words = self.read_memory(start, address - start) + data + self.read_memory(end, stop - end)
-        for at in range(0, len(words), _WORD * MOST_WORDS):
-            piece = words[at : at + _WORD * MOST_WORDS]
-            self._request(Operation.WRITE, start + at, piece)
-            self._moved(len(piece))
+        self._transfer(Operation.WRITE, start, len(words) // _WORD, words)
+
+    def _transfer(self, operation: Operation, address: int, count: int, data: bytes = b"") -> bytes:
+        """Reads or writes ``count`` words of memory in pieces: the longest that there are, or shorter ones on
+        a line that spoils those. A piece may be written twice, as memory does not mind.
+        """
+        words, done = b"", 0
+        while done < count:
+            size = min(self._piece, count - done)
+            part = data[_WORD * done : _WORD * (done + size)]
+            attempts = 1 if size > _SHORT_PIECE else ATTEMPTS
+            try:
+                words += self._request(operation, address + _WORD * done, part, count=size, attempts=attempts)
+            except TimeoutError:
+                if size <= _SHORT_PIECE:
+                    raise
+                self._piece = size // 2
+                continue
+            self._piece = min(2 * self._piece, MOST_WORDS)
+            done += size
+            self._moved(_WORD * size)
+        return words
 
     def wait_interrupt(self, progress: Callable[[], None] | None) -> None:
         """TimeoutError when the accelerator's counters have shown no work for `STILL_TIMEOUT` seconds."""
@@ -173,17 +189,24 @@ class UartPort:
         self.memory_base, self.memory_bytes = hello["MEMORY_BASE"], hello["MEMORY_BYTES"]
         self._line_baud = min(self.baud, hello["BAUD"])
 
-    def _request(self, operation: Operation, address: int = 0, data: bytes = b"", *, count: int = 0) -> bytes:
-        """The words of the answer. ``count`` is for READ: words; of ``data`` it follows from their number."""
+    def _request(
+        self,
+        operation: Operation,
+        address: int = 0,
+        data: bytes = b"",
+        *,
+        count: int = 0,
+        attempts: int = ATTEMPTS,
+    ) -> bytes:
+        """The words of the answer. count: words to be read or written, of which ``data`` is the latter."""
         self._tag = (self._tag + 1) % 256
-        count = count or len(data) // _WORD
         frame = encode_frame(_REQUEST.pack(self._tag, operation, count, address) + data)
         size = _WORD * {Operation.READ: count, Operation.HELLO: len(HELLO_WORDS)}.get(operation, 0)
         what = f"the {operation.name}" + (f" of {count} words at {address:#x}" if count else "")
         longest = 2 * (_RESPONSE.size + size + CRC_BYTES) + 2  # all of it stuffed, and the flags
         line = _BITS_PER_BYTE * (len(frame) + longest) / self._line_baud
         try:
-            for _ in range(ATTEMPTS):
+            for _ in range(attempts):
                 self._serial.write(frame)
                 answer = self._answer(operation, size, time.monotonic() + ANSWER_TIMEOUT + line)
                 if answer is None:
@@ -194,7 +217,7 @@ class UartPort:
         except OSError as error:  # pyserial's own errors too
             raise RuntimeError(f"the connection to {self.device} broke off: {error}") from None
         raise TimeoutError(
-            f"nobody at {self.device} answered {what}, sent {ATTEMPTS} times: check the cable, the baud rate "
+            f"nobody at {self.device} answered {what}, sent {attempts} times: check the cable, the baud rate "
             f"(here {self.baud:,}), and that the board is on and has its bitstream"
         )
 

@@ -26,7 +26,7 @@ from sliceforge.sim.descriptor import decode_descriptor, encode_descriptor
 from sliceforge.sim.driver import BusError, Driver, place
 from sliceforge.sim.link_frames import FrameParser
 from sliceforge.sim.pseudo_terminal import LineErrors
-from sliceforge.sim.uart_port import UartPort
+from sliceforge.sim.uart_port import ATTEMPTS, UartPort
 from sliceforge.verif.link import frame, request
 from sliceforge.verif.test_driver import layer
 
@@ -101,7 +101,7 @@ class TestCommands:
             [SLICEFORGE, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
         )
 
-    @pytest.mark.parametrize("errors", [[], ["--errors", "5e-4", "--seed", "3"]], ids=["good", "bad"])
+    @pytest.mark.parametrize("errors", [[], ["--errors", "1e-3", "--seed", "3"]], ids=["good", "bad"])
     def test_a_gemm_on_a_simulated_board(
         self, errors: list[str], files: list[Any], tmp_path: Path, device: str
     ) -> None:
@@ -137,7 +137,7 @@ class TestCommands:
             (
                 [f"uart://{silent}"],
                 1,
-                f"nobody at {silent} answered the HELLO, sent 6 times: check the cable",
+                f"nobody at {silent} answered the HELLO, sent {ATTEMPTS} times: check the cable",
             ),
             ([f"uart://{device}", "--set", "fifo_depth=4"], 1, "register FIFO_DEPTH must be 4"),
             ([f"uart://{device}?baud=0"], 2, "engine's baud must be 1..16777216, not 0"),
@@ -203,7 +203,7 @@ class TestEngine:
 
         monkeypatch.setattr(LineErrors, "apply", counted)
         given = operands(20, 50, 9)
-        with BoardSimulation(TINY, memory_kib=MEMORY_KIB, error_rate=5e-4, seed=seed) as board:
+        with BoardSimulation(TINY, memory_kib=MEMORY_KIB, error_rate=1e-3, seed=seed) as board:
             result = gemm(**given, config=TINY, zero_point=100, engine=f"uart://{board.device}")
         np.testing.assert_array_equal(result.output, exact(given))
         assert spoilt

@@ -138,7 +138,7 @@ class TestPseudoTerminal:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time-outs for a bridge that answers at once."""
-    monkeypatch.setattr(uart_port, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr(uart_port, "ANSWER_TIMEOUT", 0.2)
     monkeypatch.setattr(uart_port, "STILL_TIMEOUT", 0.3)
 
 
@@ -178,6 +178,32 @@ class TestPort:
                     port.write_memory(address, bytes(size))
             assert bridge.accelerator.memory[:-1] == memory[:-1]
 
+    def test_a_line_that_spoils_long_frames(self, quick: None) -> None:
+        """Memory goes over in shorter ones, and in long ones again when the line is better."""
+
+        class Short(BridgeModel):
+            most = 100
+
+            def _answer(self, body: bytes) -> bytes:
+                words = max(body[2] + 256 * body[3], (len(body) - 8) // 4)
+                return super()._answer(body) if words <= self.most else b"lost"
+
+        bridge = Short(FakeAccelerator(TINY, origin=MEMORY_BASE))
+        data = np.random.default_rng(1).bytes(3000)
+        with board(bridge) as (device, _), UartPort(device, TINY) as port:
+            port.write_memory(MEMORY_BASE, data)
+            assert bridge.accelerator.memory[: len(data)] == data
+            bridge.most = 8
+            assert port.read_memory(MEMORY_BASE, 100) == data[:100]
+            bridge.most = 256
+            assert port.read_memory(MEMORY_BASE, len(data)) == data
+            bridge.executed.clear()
+            assert port.read_memory(MEMORY_BASE, len(data)) == data
+            assert len(bridge.executed) == 3
+            bridge.most = 7
+            with pytest.raises(TimeoutError, match="answered the READ of 8 words at 0x80000000"):
+                port.read_memory(MEMORY_BASE, len(data))
+
     def test_registers_that_refuse(self) -> None:
         with board() as (device, _), UartPort(device, TINY) as port:
             with pytest.raises(BusError, match=r"the WRITE of 1 words at 0x0 was answered with an error"):
@@ -214,7 +240,7 @@ class TestPort:
             UartPort(device, TINY)
         assert [operation for operation, _, _ in bridge.executed] == [Operation.HELLO]
 
-    @pytest.mark.parametrize("lost", range(1, ATTEMPTS))
+    @pytest.mark.parametrize("lost", [1, 3])
     def test_lost_answers(self, lost: int, quick: None) -> None:
         """The request is sent again, and a write is not done twice."""
         with board() as (device, bridge), UartPort(device, TINY) as port:
@@ -326,10 +352,10 @@ class TestDriver:
 
     @pytest.mark.parametrize("seed", range(4))
     def test_on_a_bad_line(self, seed: int, quick: None) -> None:
-        """Errors in both directions; the machine sees what it sees on a good line, reads apart."""
+        """Errors in both directions; no register is written more often than on a good line."""
         images, goldens = zip(*(layer(TINY, shape, seed) for shape in ((9, 40, 11), (5, 7, 3))), strict=True)
         written = []
-        for rate in (0.0, 3e-4):
+        for rate in (0.0, 1e-3):
             machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
             with board(BridgeModel(machine), error_rate=rate, seed=seed) as (device, _):
                 with UartPort(device, TINY) as port:
@@ -338,7 +364,7 @@ class TestDriver:
                         result = driver.run(images, base=MEMORY_BASE, memory_bytes=MEMORY)
                         for output, golden in zip(result.outputs, goldens, strict=True):
                             np.testing.assert_array_equal(output, golden)
-            written.append([call for call in machine.calls if call[0] in ("write", "store")])
+            written.append([call for call in machine.calls if call[0] == "write"])
         assert written[0] == written[1]
 
 
@@ -422,7 +448,9 @@ class TestEngine:
         end, other_end = os.openpty()
         device = os.ttyname(other_end)
         try:
-            with pytest.raises(RuntimeError, match=f"nobody at {device} answered the HELLO, sent 6 times"):
+            with pytest.raises(
+                RuntimeError, match=f"nobody at {device} answered the HELLO, sent {ATTEMPTS} times"
+            ):
                 gemm(**self.given(), config=TINY, engine=f"uart://{device}")
         finally:
             os.close(end)
