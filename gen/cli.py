@@ -1,4 +1,4 @@
-"""The command line: ``sliceforge configs | generate | gemm | calibrate | feed-forward``.
+"""The command line: ``sliceforge configs | generate | gemm | calibrate | feed-forward | simulate-board``.
 
 An error is one line on standard error and exit status 2; no output is written or altered then.
 """
@@ -30,6 +30,7 @@ from sliceforge.gen.cli_parts import (
     set_option,
     write_results,
 )
+from sliceforge.gen.cli_simulate_board import simulate_board
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
 
@@ -59,7 +60,7 @@ def _fail(message: str, status: int) -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(package_name="sliceforge")
 def cli() -> None:
-    """Generates quantized bit-slice GEMM accelerators, and runs GEMMs on them in simulation.
+    """Generates quantized bit-slice GEMM accelerators, and runs GEMMs on them, in simulation or on a board.
 
     \b
     Example:
@@ -173,7 +174,12 @@ def generate(source: str, settings: tuple[str, ...], out: Path, clock_mhz: float
 @set_option
 @operand_options
 @click.option("--bias", metavar="B.npy", help="Integers (M,) of 32 bits.")
-@click.option("--engine", default="golden", show_default=True, help="golden (numpy) or rtl (the Verilog).")
+@click.option(
+    "--engine",
+    default="golden",
+    show_default=True,
+    help="golden (numpy), rtl (the Verilog) or uart://DEVICE[?baud=BAUD] (a board).",
+)
 @click.option("--psum-group", type=int, metavar="G", help="APSQ group size; partial sums in INT8.")
 @click.option(
     "--psum-chunk",
@@ -188,7 +194,7 @@ def generate(source: str, settings: tuple[str, ...], out: Path, clock_mhz: float
     default="os",
     show_default=True,
     metavar="os|ws|is|auto",
-    help="Engine rtl: output, weight or input stationary; auto: the least estimated traffic.",
+    help="Engines rtl and uart: output, weight or input stationary; auto: the least estimated traffic.",
 )
 @click.option(
     "--memory-latency", type=int, metavar="CYCLES", help="Engine rtl: of the memory.  [default: 100]"
@@ -231,7 +237,7 @@ def gemm(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    """One GEMM: Y = W @ (x_hat - Z) + B, exact; engine rtl is compared with golden on every element.
+    """One GEMM: Y = W @ (x_hat - Z) + B, exact; the RTL is compared with golden on every element.
 
     The frequent slice is Z >> lo_bits. A mismatch is exit status 1.
 
@@ -280,6 +286,7 @@ def gemm(
 cli.add_command(calibrate)
 cli.add_command(feed_forward)
 cli.add_command(fpga)
+cli.add_command(simulate_board)
 
 
 def print_report(report: dict[str, Any]) -> None:

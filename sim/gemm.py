@@ -1,7 +1,10 @@
-"""One GEMM on one machine: the golden model, or the generated RTL compared with it element by element."""
+"""One GEMM on one machine: the golden model, or the RTL, simulated or on a board, compared with it element by
+element.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.dataflow import Dataflow
 from sliceforge.sim import checks
 from sliceforge.sim.apsq import apsq_gemm, check_exponents
+from sliceforge.sim.core_engine import CoreRun
 from sliceforge.sim.golden import GemmResult, aqs_gemm
 from sliceforge.sim.layer_image import LayerImage, least_bytes, pack_layer
 from sliceforge.sim.limits import check_hardware, check_psums
 from sliceforge.sim.plans import DATAFLOWS, dataflow_name, named_dataflow, plan
 from sliceforge.sim.rtl import Memory, Trace, run_layer
-from sliceforge.sim.schedule import dram_bytes
+from sliceforge.sim.schedule import Schedule, dram_bytes
+from sliceforge.sim.uart_engine import Board, run_on_board
 from sliceforge.sim.verilated import Progress
 from sliceforge.sim.work import count_filler, kept_activation_vectors, kept_weight_vectors
 
@@ -53,21 +59,26 @@ def gemm(
     """``Y = W @ (x_hat - zero_point) + bias``, or with ``psum_group`` the APSQ of arithmetic.md section 8.
 
     weights (M, K), activations (K, N), bias (M,): integers; see `aqs_gemm`. config: a configuration or a
-    preset's name. engine: ``golden`` (numpy) or ``rtl`` (the generated Verilog in simulation, compared
-    with golden). psum_chunk: positions along K a step, after which partial sums leave the array; tile_k by
-    default, without psum_group K. psum_exponents: one integer or one a step. dataflow: output, weight or
-    input stationary (``os``, ``ws``, ``is``), or ``auto``: the one with the least estimated traffic to DRAM.
+    preset's name. engine: ``golden`` (numpy), ``rtl`` (the generated Verilog in simulation) or
+    ``uart://DEVICE[?baud=BAUD]`` (a board at a serial port); the last two are compared with golden, and a
+    layer that does not fit a board's memory runs in parts. psum_chunk: positions along K a step, after which
+    partial sums leave the array; tile_k by default, without psum_group K. psum_exponents: one integer or one
+    a step. dataflow: output, weight or input stationary (``os``, ``ws``, ``is``), or ``auto``: the one with
+    the least estimated traffic to DRAM.
     For engine ``rtl`` alone, memory_latency (cycles, 100) and memory_bandwidth (beats a cycle in each
     direction, 1): see `rtl.Memory`; trace: write the waveform (FST) of cycles trace_from..trace_to to this
     file. progress: called with the share done, 0..1, from time to time. Returns ``.output`` int64 (M, N) and
     ``.report`` (interface.md). Raises TypeError or ValueError for an illegal argument, MismatchError where
-    the RTL differs from golden, RuntimeError where it stops.
+    the RTL differs from golden, RuntimeError where it stops or a board does not answer.
     """
     machine = AcceleratorConfig.preset(config) if isinstance(config, str) else config
     if not isinstance(machine, AcceleratorConfig):
         raise TypeError(f"config must be an AcceleratorConfig or a preset's name, not {config!r}")
-    if not isinstance(engine, str) or engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
+    board = None
+    if isinstance(engine, str) and engine.startswith("uart:"):
+        board = Board.parse(engine)
+    elif not isinstance(engine, str) or engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, uart://DEVICE, not {engine!r}")
     w, x, b = checks.gemm_operands(weights, activations, bias, weight_bits)
     zero, low = checks.zero_point(zero_point), checks.lo_bits(lo_bits)
     checks.weight_bits(weight_bits, machine)
@@ -88,16 +99,24 @@ def gemm(
     memory, waveform = _engine_options(
         engine, memory_latency, memory_bandwidth, trace, trace_from=trace_from, trace_to=trace_to
     )
-    image = None
-    if engine == "rtl":
+    run = None
+    if engine != "golden":
         check_hardware(w, x.shape[1], b, zero, machine)
         folded = folded_bias(w, b, zero, low)
         if psum_group is not None:
             check_psums(w, folded, zero, low, group=psum_group, chunk=chunk, exponents=exponents)
-        image = pack_layer(
-            w, x, folded, config=machine, dataflow=DATAFLOWS[dataflow], chunk=chunk,
-            psum_group=psum_group or 0, psum_exponents=exponents or None, **operands,
-        )  # fmt: skip
+
+        def pack(rows: slice, columns: slice) -> LayerImage:
+            return pack_layer(
+                w[rows], x[:, columns], folded[rows], config=machine, dataflow=DATAFLOWS[dataflow],
+                chunk=chunk, psum_group=psum_group or 0, psum_exponents=exponents or None, **operands,
+            )  # fmt: skip
+
+        shape = len(w), x.shape[1]
+        if board is None:
+            run = _simulate(pack(slice(None), slice(None)), memory, waveform, progress)
+        else:
+            run = _Run(*run_on_board(board, machine, shape, pack, progress))
 
     if psum_group is None:
         result = aqs_gemm(w, x, bias=b, vector=machine.vector, **operands)
@@ -124,76 +143,96 @@ def gemm(
     done, full = facts["outer_products_done"], facts["outer_products_full"]
     facts["cycle_bound"] = bound = -(-done // machine.operators)
     facts["speedup_bound"] = full / done
-    rtl_alone = (
-        "dataflow", "dataflow_estimates", "schedule", "accesses", "speedup_over_dense", "memory_latency",
-        "memory_bandwidth",
-        "dram_bytes_least", "counters",
+    machine_alone = (
+        "dataflow", "dataflow_estimates", "parts", "schedule", "accesses", "speedup_over_dense",
+        "memory_latency", "memory_bandwidth", "dram_bytes_least", "counters",
     )  # fmt: skip
-    facts |= dict.fromkeys(rtl_alone)
-    if image is not None:
-        facts |= _run(image, result.output, bound, full / machine.operators, memory, waveform, progress)
+    facts |= dict.fromkeys(machine_alone)
+    if run is not None:
+        compare(run.output, result.output, "RTL")
+        if run.core is not None:
+            compare(run.core.output, result.output, "RTL of the core alone")
+        facts |= _report(run, bound, full / machine.operators)
         if dataflow == "auto":
-            facts["dataflow_estimates"] = _estimates(image)
+            facts["dataflow_estimates"] = _estimates(run.images)
     return GemmResult(result.output, facts)
 
 
-def _run(
-    image: LayerImage,
-    golden: npt.NDArray[np.int64],
-    bound: int,
-    dense: float,
-    memory: Memory,
-    waveform: Trace | None,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Runs the layer on the RTL, compares, and returns what the report has of it. dense: cycles of a dense
-    machine.
-    """
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a machine made of a layer, in one part or several, and what only a simulation knows."""
+
+    output: npt.NDArray[np.int64]
+    counters: dict[str, int]
+    images: list[LayerImage]
+    core: CoreRun | None = None
+    memory: Memory | None = None
+
+
+def _simulate(image: LayerImage, memory: Memory, waveform: Trace | None, progress: Progress | None) -> _Run:
     run = run_layer(image, memory=memory, trace=waveform, progress=progress)
-    compare(run.system.outputs[0], golden, "RTL")
-    if run.core is not None:
-        compare(run.core.output, golden, "RTL of the core alone")
-    counters, schedule = run.system.counters, image.schedule
-    cycles = counters["ARRAY_CYCLES"] if run.core is None else run.core.cycles
-    traffic = schedule.traffic(*image.image_bytes)
+    return _Run(run.system.outputs[0], run.system.counters, [image], run.core, memory)
+
+
+def _report(run: _Run, bound: int, dense: float) -> dict[str, Any]:
+    """What the report has of a run. dense: cycles of a dense machine."""
+    counters, schedules = run.counters, [image.schedule for image in run.images]
+    cycles = None if run.core is None else run.core.cycles
+    if not any(schedule.psums_resident for schedule in schedules):
+        cycles = counters["ARRAY_CYCLES"]
+    traffic = [image.schedule.traffic(*image.image_bytes) for image in run.images]
     return {
-        "dataflow": dataflow_name(schedule.dataflow),
-        "schedule": {
-            "k_chunk": schedule.chunk,
-            "block": schedule.block,
-            "weights_resident": schedule.weights_resident,
-            "activations_resident": schedule.activations_resident,
-            "blocks_share": schedule.blocks_share,
-            "psums_resident": schedule.psums_resident,
-        },
+        "dataflow": ", ".join(dict.fromkeys(dataflow_name(schedule.dataflow) for schedule in schedules)),
+        "parts": len(run.images),
+        "schedule": _facts(schedules[0]) if len(schedules) == 1 else None,
         "accesses": {
-            name: {"chip_bytes": tensor.chip, "dram_bytes": tensor.dram} for name, tensor in traffic.items()
+            name: {
+                "chip_bytes": sum(part[name].chip for part in traffic),
+                "dram_bytes": sum(part[name].dram for part in traffic),
+            }
+            for name in traffic[0]
         },
         "cycles": cycles,
         "total_cycles": counters["CYCLES"],
-        "utilization": bound / cycles,
+        "utilization": None if cycles is None else bound / cycles,
         "utilization_total": bound / counters["CYCLES"],
-        "speedup_over_dense": dense / cycles,
-        "memory_latency": memory.latency,
-        "memory_bandwidth": memory.bandwidth,
+        "speedup_over_dense": None if cycles is None else dense / cycles,
+        "memory_latency": None if run.memory is None else run.memory.latency,
+        "memory_bandwidth": None if run.memory is None else run.memory.bandwidth,
         "dram_bytes_read": counters["BYTES_READ"],
         "dram_bytes_written": counters["BYTES_WRITTEN"],
-        "dram_bytes_least": list(least_bytes(image)),
+        "dram_bytes_least": [sum(counts) for counts in zip(*map(least_bytes, run.images), strict=True)],
         "counters": counters,
     }
 
 
-def _estimates(image: LayerImage) -> dict[str, int]:
-    """Estimated bytes over the bus of the best schedule of each loop order."""
-    s, estimates, (weights, activations) = image.schedule, {}, image.image_bytes
+def _facts(schedule: Schedule) -> dict[str, Any]:
+    return {
+        "k_chunk": schedule.chunk,
+        "block": schedule.block,
+        "weights_resident": schedule.weights_resident,
+        "activations_resident": schedule.activations_resident,
+        "blocks_share": schedule.blocks_share,
+        "psums_resident": schedule.psums_resident,
+    }
+
+
+def _estimates(images: list[LayerImage]) -> dict[str, int]:
+    """Estimated bytes over the bus of the best schedules of each loop order."""
+    estimates = {}
     for name, flow in DATAFLOWS.items():
         if flow is not None:
-            best = plan(
-                s.config, s.m, s.k, s.n, dataflow=flow, chunk=s.chunk, psum_group=s.psum_group,
-                weight_bytes=weights, activation_bytes=activations,
-            )  # fmt: skip
-            estimates[name] = dram_bytes(best.traffic(weights, activations))
+            estimates[name] = sum(_least_traffic(image, flow) for image in images)
     return estimates
+
+
+def _least_traffic(image: LayerImage, flow: Dataflow) -> int:
+    s, (weights, activations) = image.schedule, image.image_bytes
+    best = plan(
+        s.config, s.m, s.k, s.n, dataflow=flow, chunk=s.chunk, psum_group=s.psum_group,
+        weight_bytes=weights, activation_bytes=activations,
+    )  # fmt: skip
+    return dram_bytes(best.traffic(weights, activations))
 
 
 def folded_bias(

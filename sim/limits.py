@@ -28,19 +28,19 @@ def check_hardware(
     """
     if weights.shape[1] > config.max_k:
         raise ValueError(
-            f"weights must have at most max_k = {config.max_k} columns for engine rtl, not {weights.shape[1]}"
+            f"weights must have at most max_k = {config.max_k} columns in hardware, not {weights.shape[1]}"
         )
     for name, side in (("weights", len(weights)), ("activations", columns)):
         if side >= 1 << DIM_BITS:
             kind = "rows" if name == "weights" else "columns"
-            raise ValueError(f"{name} must have less than 2^{DIM_BITS} {kind} for engine rtl, not {side}")
+            raise ValueError(f"{name} must have less than 2^{DIM_BITS} {kind} in hardware, not {side}")
     # |x_hat - zp| <= max(zp, 255 - zp), and folding adds |zp - 2^l r| <= zp times the same sum of weights.
     sums = np.abs(weights.astype(np.int64)).sum(axis=1)
     bound = int((np.abs(bias) + sums * max(zero_point, 255 - zero_point)).max())
     folded = int((np.abs(bias) + sums * 63).max())
     if max(bound, folded) >= _LIMIT:
         raise ValueError(
-            f"bias must keep every result and folded bias within 32 bits for engine rtl: "
+            f"bias must keep every result and folded bias within 32 bits in hardware: "
             f"with these weights they may reach {max(bound, folded)}"
         )
 
@@ -60,7 +60,7 @@ def check_psums(
     Walks through the steps with the largest sums that these weights (M, K) can give with any activations.
     """
     if group > PSUM_BANKS:
-        raise ValueError(f"psum_group must be 1..{PSUM_BANKS} for engine rtl, not {group}")
+        raise ValueError(f"psum_group must be 1..{PSUM_BANKS} in hardware, not {group}")
     frequent = (zero_point >> lo_bits) << lo_bits
     largest = max(frequent, 255 - frequent)  # of |x_hat - 2^l r|
     total, most = 0, 0  # stored in the group so far, and the largest sum of all
@@ -76,6 +76,6 @@ def check_psums(
     most += int(np.abs(folded_bias).max())
     if most >= _LIMIT:
         raise ValueError(
-            f"psum_exponents must keep every sum within 32 bits for engine rtl: with these weights they may "
+            f"psum_exponents must keep every sum within 32 bits in hardware: with these weights they may "
             f"reach {most}"
         )

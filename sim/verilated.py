@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -44,12 +44,15 @@ def build_library(
     verilog: Callable[[], str],
     harness: tuple[str, ...],
     *,
+    top: str | None = None,
+    parameters: Mapping[str, int] | None = None,
     traced: bool = False,
 ) -> Path:
-    """The library of ``verilog()``, whose top is ``config.module``, now or in an earlier call.
+    """The library of ``verilog()``, now or in an earlier call.
 
-    kind: name of the block; the Verilated class is ``V<kind>``. It must say all about ``verilog`` that
-        ``config`` does not. harness: files of this package, the C++ source first. traced: with FST waveforms.
+    kind: name of the block; the Verilated class is ``V<kind>``. It and ``parameters`` must say all about
+        ``verilog`` that ``config`` does not. top: the top module, ``config.module`` by default.
+    harness: files of this package, the C++ source first. traced: with FST waveforms.
     Raises ToolError if a tool or a library of the system is missing.
     """
     texts = {name: files("sliceforge.sim").joinpath(name).read_text(encoding="utf-8") for name in harness}
@@ -76,7 +79,7 @@ def build_library(
             (folder / name).write_text(text, encoding="utf-8")
         command = [
             "verilator", "--cc", "--exe", "--build", "-j", "2", "--prefix", f"V{kind}",
-            "--top-module", config.module, *flags, "-CFLAGS", compiler_flags, "-LDFLAGS", "-shared",
+            "--top-module", top or config.module, *flags, "-CFLAGS", compiler_flags, "-LDFLAGS", "-shared",
             "-o", f"lib{kind}.so", "--Mdir", "obj", "blocks.vlt", f"{kind}.v", f"../{harness[0]}",
         ]  # fmt: skip
         here = env | {"MAKEFLAGS": " ".join([env.get("MAKEFLAGS", ""), *make_variables]).strip()}
@@ -95,8 +98,8 @@ def build_library(
 
     # Not the Verilog itself: making it takes longer than looking the library up.
     key = [
-        kind, repr(config), *generator_identity(), *texts.values(), *flags, *blocks, compiler_flags,
-        *make_variables, *build_identity(),
+        kind, repr(config), repr(parameters), *generator_identity(), *texts.values(), *flags, *blocks,
+        compiler_flags, *make_variables, *build_identity(),
     ]  # fmt: skip
     name = f"{kind}-{config.name}{'-traced' if traced else ''}"
     return cached_build(key, build, name) / "obj" / f"lib{kind}.so"

@@ -37,8 +37,8 @@ VISIBLE = [("sequencer", "state_state"), ("sequencer", "soft_reset")]
 # Small memories, so that rings wrap and layers must be loaded again; short runs, so that fillers are needed.
 CASES: list[dict[str, Any]] = [
     {"name": "tiny", "pea_count": 2, "lanes": 2, "run_bits": 2, "tile_k": 16, "wmem_kib": 1, "amem_kib": 1,
-     "omem_kib": 1, "bus_bits": 64, "load_buffer": 16, "max_k": 512, "packed_products": 8, "table_products": 6,
-     "coverage": True},
+     "omem_kib": 1, "bus_bits": 64, "load_buffer": 16, "max_k": 512,
+     "packed_products": 8, "table_products": 6, "coverage": True},
     # A bus beat is a quarter of a granule. 40 bits of address.
     {"name": "narrow", "pea_count": 1, "lanes": 2, "vector": 8, "weight_slices": 1, "run_bits": 6,
      "tile_k": 4, "wmem_kib": 1, "amem_kib": 1, "omem_kib": 2, "bus_bits": 32, "address_bits": 40,

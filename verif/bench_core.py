@@ -37,7 +37,8 @@ CASES: list[dict[str, Any]] = [
     {"name": "odd", "pea_count": 3, "lanes": 5, "vector": 2, "run_bits": 1, "tile_k": 12, "fifo_depth": 3,
      "wmem_kib": 1, "amem_kib": 1, "omem_kib": 1, "bus_bits": 128, "max_k": 200},
     {"name": "wide", "pea_count": 1, "lanes": 3, "vector": 8, "weight_slices": 1, "run_bits": 6,
-     "tile_k": 4, "wmem_kib": 1, "amem_kib": 1, "omem_kib": 3, "bus_bits": 512, "max_k": 100, "packed_products": 24, "table_products": 30},
+     "tile_k": 4, "wmem_kib": 1, "amem_kib": 1, "omem_kib": 3, "bus_bits": 512, "max_k": 100,
+     "packed_products": 24, "table_products": 30},
 ]  # fmt: skip
 
 

@@ -501,7 +501,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("engine", ["model", "RTL", "", None])
     def test_engine(self, engine: Any) -> None:
-        message = f"engine must be one of golden, rtl, not {engine!r}"
+        message = f"engine must be one of golden, rtl, uart://DEVICE, not {engine!r}"
         assert self.error(engine=engine) == (ValueError, message)
 
     @pytest.mark.parametrize(
@@ -524,7 +524,7 @@ class TestRefused:
             (
                 {"engine": "rtl", "psum_group": 5},
                 ValueError,
-                "psum_group must be 1..4 for engine rtl, not 5",
+                "psum_group must be 1..4 in hardware, not 5",
             ),
         ],
     )  # fmt: skip
@@ -580,7 +580,7 @@ class TestRefused:
     def test_k_beyond_max_k(self) -> None:
         k = TINY.max_k + 1
         changes = {"weights": np.zeros((1, k), np.int8), "activations": np.zeros((k, 1), np.uint8)}
-        message = f"weights must have at most max_k = {TINY.max_k} columns for engine rtl, not {k}"
+        message = f"weights must have at most max_k = {TINY.max_k} columns in hardware, not {k}"
         assert self.error(engine="rtl", **changes) == (ValueError, message)
 
     @pytest.mark.parametrize("sign", [1, -1])
@@ -592,7 +592,7 @@ class TestRefused:
         error, message = self.error(engine="rtl", **changes)
         assert error is ValueError
         assert message == (
-            "bias must keep every result and folded bias within 32 bits for engine rtl: "
+            "bias must keep every result and folded bias within 32 bits in hardware: "
             "with these weights they may reach 2147483648"
         )
         monkeypatch.undo()
