@@ -1,4 +1,4 @@
-"""The command line: ``sliceforge configs | generate | gemm | calibrate | feed-forward``.
+"""The command line: ``sliceforge configs | generate | gemm | calibrate | feed-forward | synth``.
 
 An error is one line on standard error and exit status 2; no output is written or altered then.
 """
@@ -28,6 +28,7 @@ from sliceforge.gen.cli_parts import (
     progress_bar,
     set_option,
 )
+from sliceforge.gen.cli_synth import synth
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
 
@@ -266,6 +267,7 @@ def gemm(
 
 cli.add_command(calibrate)
 cli.add_command(feed_forward)
+cli.add_command(synth)
 
 
 def print_report(report: dict[str, Any]) -> None:
