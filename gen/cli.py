@@ -1,4 +1,4 @@
-"""The command line: ``sliceforge configs | generate | gemm | calibrate | feed-forward | simulate-board``.
+"""The command line: ``sliceforge`` and its commands.
 
 An error is one line on standard error and exit status 2; no output is written or altered then.
 """
@@ -31,6 +31,7 @@ from sliceforge.gen.cli_parts import (
     write_results,
 )
 from sliceforge.gen.cli_simulate_board import simulate_board
+from sliceforge.gen.cli_synth import synth
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, check_outputs, load_array, naming, write_all
 
@@ -287,6 +288,7 @@ cli.add_command(calibrate)
 cli.add_command(feed_forward)
 cli.add_command(fpga)
 cli.add_command(simulate_board)
+cli.add_command(synth)
 
 
 def print_report(report: dict[str, Any]) -> None:

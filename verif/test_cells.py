@@ -8,7 +8,7 @@ import pytest
 
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
-from sliceforge.sim import bench, cells
+from sliceforge.sim import bench, blocks
 from sliceforge.sim.cells import TRANSISTORS, Cells, count_cells
 from sliceforge.sim.toolchain import ToolError
 
@@ -139,11 +139,11 @@ def test_preset_tiny() -> None:
 
 def test_counts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     before = count_cells(HIERARCHY, "top")
-    monkeypatch.setattr(cells.subprocess, "run", None)
+    monkeypatch.setattr(blocks.subprocess, "run", None)
     assert count_cells(HIERARCHY, "top") == before
 
 
 def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(blocks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ToolError, match="pyosys is missing"):
         count_cells(HIERARCHY, "top")
