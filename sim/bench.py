@@ -22,6 +22,7 @@ from rich.table import Table
 from sliceforge.gen.cli_parts import progress_bar
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.verilog import generate_verilog
+from sliceforge.sim.bench_board import board_speed
 from sliceforge.sim.bench_psums import apsq_cells, chains, dataflows, lost_cycles, psum_bytes, psum_errors
 from sliceforge.sim.cells import cell_counts
 from sliceforge.sim.gemm import MismatchError, folded_bias, gemm
@@ -277,6 +278,7 @@ def main(folder: str = "build") -> None:
         ("dataflows", dataflows),
         ("lost cycles", lost_cycles),
         ("feed-forward chain", chains),
+        ("ulx3s-85f", board_speed),
     ):
         figures[name] = rows = measure()
         table = Table(title=name, box=None, title_justify="left")
