@@ -50,7 +50,11 @@ class OnChipMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.ram = ram = Memory(
-            shape=self._bus_bits, depth=self._depth, init=[], attrs={"uninitialized": 1}
+            # What a read at the edge of a write to the same word returns is anything (as in `Ram`).
+            shape=self._bus_bits,
+            depth=self._depth,
+            init=[],
+            attrs={"uninitialized": 1, "no_rw_check": 1},
         )
         self._read(m, ram.read_port())
         self._write(m, ram.write_port(granularity=8))

@@ -27,8 +27,9 @@ class Ram(wiring.Component):
     read : in; the word is read at this edge. read_address : in; where.
     read_data : out; the word that was read last. Undefined before the first read.
 
-    A word that is read at the edge at which it is written comes out as it was before; no block relies on
-    that, nor on what is in a word that nobody wrote. Reset changes nothing.
+    A word that is read at the edge at which it is written comes out as it was before in simulation, and as
+    anything after synthesis: no block relies on it, nor on what is in a word that nobody wrote. Reset changes
+    nothing.
     Latency: 1 cycle from ``read`` to ``read_data``. Throughput: a write and a read a cycle.
     Tested range: depth 2..2040, words of 8..512 bits, parts 1..64.
     """
@@ -57,7 +58,9 @@ class Ram(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth, width, part_bits = self.parameters.values()
-        m.submodules.words = words = Memory(shape=width, depth=depth, init=[])
+        # Yosys would build logic around a block RAM for what a read at the edge of a write returns.
+        attrs = {"no_rw_check": 1}
+        m.submodules.words = words = Memory(shape=width, depth=depth, init=[], attrs=attrs)
         write, read = words.write_port(granularity=part_bits), words.read_port()
         m.d.comb += [
             write.en.eq(self.write),
