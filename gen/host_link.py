@@ -86,7 +86,7 @@ def clocks_per_bit(clock_hz: int, baud: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be an integer, not {value!r}")
         if not 1 <= value < 1 << 32:
-            raise ValueError(f"{name} must be 1 to {(1 << 32) - 1}, not {value}")
+            raise ValueError(f"{name} must be 1..{(1 << 32) - 1}, not {value}")
     if baud * _LEAST_CLOCKS > clock_hz:
         raise ValueError(
             f"baud must be at most a quarter of clock_hz, {clock_hz // _LEAST_CLOCKS} at {clock_hz} Hz, "

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-from amaranth.back import verilog
+from amaranth.back import rtlil, verilog
 from amaranth.hdl._ir import PortDirection  # the only way to name ports' directions in Amaranth 0.5
 from amaranth.lib.wiring import In
 
@@ -137,7 +137,7 @@ def block_verilog(component: Any, module: str, *, given: Mapping[str, str] | Non
     library = ModuleLibrary(module, given)
     texts = []
     pending = [(module, component)]
-    with _builtin_yosys():
+    with _builtin_yosys(), _uninitialized_memories():
         while pending:
             name, block = pending.pop(0)
             texts.append(_convert(block, name, library))
@@ -176,6 +176,26 @@ def _builtin_yosys() -> Iterator[None]:
             del os.environ["AMARANTH_USE_YOSYS"]
         else:
             os.environ["AMARANTH_USE_YOSYS"] = before
+
+
+@contextmanager
+def _uninitialized_memories() -> Iterator[None]:
+    """Leaves out the initial content of memories that have the attribute "uninitialized".
+
+    Amaranth 0.5 writes it for each word, and has no way to say that there is none: of a MiB it makes 5 MB of
+    text in two minutes.
+    """
+    emit = rtlil.ModuleEmitter.emit_memory
+
+    def emit_initialized(emitter: Any, index: int, cell: Any) -> None:
+        if "uninitialized" not in cell.attributes:
+            emit(emitter, index, cell)
+
+    rtlil.ModuleEmitter.emit_memory = emit_initialized
+    try:
+        yield
+    finally:
+        rtlil.ModuleEmitter.emit_memory = emit
 
 
 def _header(config: AcceleratorConfig) -> str:

@@ -77,7 +77,7 @@ class FrameReceiver(wiring.Component):
                 self.failed
                 | (silence == self._timeout)
                 | (self.valid & ~is_flag & (length == _MOST_BYTES))
-                | self.requests.valid
+                | (self.valid & self.requests.valid)
             ),
             crc.data.eq(octet),
             crc.valid.eq(takes),
@@ -109,7 +109,7 @@ class FrameReceiver(wiring.Component):
         with m.If(is_escape):
             m.d.sync += escaped.eq(1)
         with m.If(is_flag):
-            m.d.sync += [in_frame.eq(~good), length.eq(0), escaped.eq(0)]
+            m.d.sync += [in_frame.eq(1), length.eq(0), escaped.eq(0)]
         with m.If(good):
             m.d.sync += [self.requests.valid.eq(1), request.bytes.eq(length - _LEAST_BYTES)]
         with m.If(lost):

@@ -13,7 +13,6 @@ from sliceforge.hw.frame_sender import frame_word_layout
 __all__ = ["HostBridge"]
 
 _RESET_CYCLES = 4
-_STATUS_BITS = 2
 
 
 class HostBridge(wiring.Component):
@@ -69,8 +68,8 @@ class HostBridge(wiring.Component):
             writes.eq(request.operation == Operation.WRITE),
             resets.eq(request.operation == Operation.RESET),
         ]
-        status = Signal(_STATUS_BITS)
-        seen, last_tag, last_status = Signal(), Signal(8), Signal(_STATUS_BITS)  # of what was executed
+        status = Signal(Status)
+        seen, last_tag, last_status = Signal(), Signal(8), Signal(Status)  # of what was executed
         stuck = Signal()  # an access was given up
         index = Signal(range(MOST_WORDS))  # of the word that is moved
         is_last = Signal()
@@ -145,7 +144,7 @@ class HostBridge(wiring.Component):
                 header = Signal(32)
                 m.d.sync += [
                     index.eq(0),
-                    header.eq(Cat(request.tag, request.operation | RESPONSE, C(0, 8) | status, self.irq)),
+                    header.eq(Cat(request.tag, request.operation | RESPONSE, status, C(0, 6), self.irq)),
                 ]
                 with m.If(status != Status.BAD_REQUEST):
                     m.d.sync += [seen.eq(1), last_tag.eq(request.tag), last_status.eq(status)]

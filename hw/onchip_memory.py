@@ -30,7 +30,7 @@ class OnChipMemory(wiring.Component):
     Latency: 2 cycles from a read's address to its first beat, 1 from a write's last beat to its answer; the
     host's accesses 2 and 2. Throughput: a beat a cycle; a cycle without one between bursts.
     Flow control: valid/ready; each ready is a register or follows from registers.
-    Tested range: bus_bits 32..512, address_bits 32..40, 1..64 KiB.
+    Tested range: bus_bits 32..512, address_bits 32..64, 1..64 KiB.
     """
 
     def __init__(self, *, memory_bytes, bus_bits, address_bits):
@@ -49,7 +49,9 @@ class OnChipMemory(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ram = ram = Memory(shape=self._bus_bits, depth=self._depth, init=[])
+        m.submodules.ram = ram = Memory(
+            shape=self._bus_bits, depth=self._depth, init=[], attrs={"uninitialized": 1}
+        )
         self._read(m, ram.read_port())
         self._write(m, ram.write_port(granularity=8))
         return m

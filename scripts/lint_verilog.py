@@ -1,34 +1,47 @@
-"""Lints the Verilog of every preset with Verilator's full set of warnings. Exit status 1 if one warns."""
+"""Lints the Verilog of every preset, and of tiny's SoC, with Verilator's full set of warnings. Exit status 1
+if one warns."""
 
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sliceforge.gen import AcceleratorConfig
-from sliceforge.gen.verilog import generate_verilog
+from sliceforge.gen.host_link import DEFAULT_BAUD
+from sliceforge.gen.verilog import generate_soc_verilog, generate_verilog, soc_module
 from sliceforge.sim.toolchain import verilator_env
 
 WAIVERS = Path(__file__).resolve().parent.parent / "gen" / "verilator.vlt"
 
 
-def lint(config: AcceleratorConfig, folder: Path, env: dict[str, str]) -> str:
+def lint(verilog: str, module: str, env: dict[str, str]) -> str:
     """Verilator's messages, "" if there is nothing to say."""
-    source = folder / f"{config.module}.v"
-    source.write_text(generate_verilog(config), encoding="utf-8")
-    command = ["verilator", "--lint-only", "-Wall", "--top-module", config.module, WAIVERS, source]
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / f"{module}.v"
+        source.write_text(verilog, encoding="utf-8")
+        command = ["verilator", "--lint-only", "-Wall", "--top-module", module, WAIVERS, source]
+        done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
     messages = done.stdout + done.stderr
     return messages or f"verilator exited with status {done.returncode}\n" if done.returncode else ""
 
 
 def main() -> int:
     env = verilator_env()
+    presets = [AcceleratorConfig.preset(name) for name in AcceleratorConfig.presets()]
+    tiny = AcceleratorConfig.preset("tiny")
+    designs: list[tuple[str, Callable[[], str]]] = [
+        *((config.module, partial(generate_verilog, config)) for config in presets),
+        (
+            soc_module(tiny),
+            partial(generate_soc_verilog, tiny, clock_hz=25_000_000, baud=DEFAULT_BAUD, memory_kib=64),
+        ),
+    ]
     failed = False
-    for name in AcceleratorConfig.presets():
-        with tempfile.TemporaryDirectory() as folder:
-            messages = lint(AcceleratorConfig.preset(name), Path(folder), env)
-        print(f"verilator --lint-only {name}: {'warnings' if messages else 'clean'}", flush=True)
+    for module, verilog in designs:
+        messages = lint(verilog(), module, env)
+        print(f"verilator --lint-only {module}: {'warnings' if messages else 'clean'}", flush=True)
         if messages:
             print(messages, file=sys.stderr, end="", flush=True)
             failed = True

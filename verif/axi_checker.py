@@ -10,7 +10,7 @@ of whole beats at aligned addresses, whole 32-bit words in the strobes, a bound 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cocotb
@@ -312,9 +312,9 @@ class Watched(wiring.Component):
                 shown = [f"{prefix}_{channel}{name}" for name in names]
                 self._shown[f"watch_{prefix}_{channel}"] = shown
         identifiers = {
-            f"{prefix}_{channel}id": flow(1)
+            f"{prefix}_{channel}id": block.signature.members[f"{prefix}_{channel}valid"].flow(1)
             for prefix, lite in prefixes.items()
-            for channel, flow in (("ar", Out), ("aw", Out), ("r", In), ("b", In))
+            for channel in ("ar", "aw", "r", "b")
             if not lite
         }
         super().__init__(
@@ -333,14 +333,20 @@ class Watched(wiring.Component):
         m.submodules.block = block = self._block
         for name, member in block.signature.members.items():
             inner, outer = getattr(block, name), getattr(self, name)
-            m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
+            if member.is_signature:
+                wiring.connect(m, inner, wiring.flipped(outer))
+            else:
+                m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
         for port, names in self._shown.items():
             m.d.comb += getattr(self, port).eq(Cat(getattr(block, name) for name in names))
         return m
 
 
-def watch(dut: Any, checkers: Mapping[str, AxiChecker]) -> Any:
-    """Starts the task that shows each rising edge to the checkers, by prefix; ``dut`` is a `Watched`."""
+def watch(dut: Any, checkers: Mapping[str, AxiChecker], *, resets: Sequence[str] = ("rst",)) -> Any:
+    """Starts the task that shows each rising edge to the checkers, by prefix; ``dut`` is a `Watched`.
+
+    resets: signals any of which holds the interfaces in reset.
+    """
 
     def reader(handle: Any) -> Callable[[], int | str]:
         def read() -> int | str:
@@ -361,7 +367,7 @@ def watch(dut: Any, checkers: Mapping[str, AxiChecker]) -> Any:
         edge = RisingEdge(dut.clk)
         while True:
             await edge
-            in_reset = dut.rst.value == 1
+            in_reset = any(getattr(dut, name).value == 1 for name in resets)
             for checker, control, payloads in watched:
                 checker.step(in_reset, control(), payloads)
 

@@ -1,125 +1,31 @@
-# amaranth: UnusedElaboratable=no
-# (a test makes the block only to list its ports)
 """Bench of hw/soc.py: the production driver on the whole SoC, through the serial line alone."""
 
 from __future__ import annotations
 
-import random
+from math import log2
 from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.task import bridge, resume
+from cocotb.task import bridge
+from cocotb.triggers import RisingEdge
+from cocotb.utils import get_sim_time
 
-from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.host_link import HELLO_WORDS, MEMORY_BASE, MOST_WORDS, Operation, Status, hello
-from sliceforge.gen.registers import IDENTITY, REGISTER_SPACE, register_map
-from sliceforge.gen.verilog import soc
-from sliceforge.hw.soc import Soc
-from sliceforge.sim.driver import BusError, Driver
-from sliceforge.verif.accelerator_layers import small_layer
-from sliceforge.verif.link import Line, bodies, frame, request, word_bytes
+from sliceforge.gen.registers import IDENTITY, REGISTER_SPACE
+from sliceforge.sim.driver import Driver, place
+from sliceforge.verif.accelerator_layers import GoldenLayer, small_layer
+from sliceforge.verif.link import PERIOD, frame, request
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.streams import start
+from sliceforge.verif.soc_host import BAUD, Host, begin, component
+from sliceforge.verif.streams import reset
 
-CASES = [{"preset": "tiny", "clocks": 4, "memory_kib": 16}]
+__all__ = ["CASES", "component"]
 
-BAUD = 1_000_000
+CASES = [{"preset": "tiny", "clocks": 4, "memory_kib": 12}]
 
-
-def component(p: dict[str, Any]) -> Soc:
-    config = AcceleratorConfig.preset(p["preset"])
-    return soc(config, clock_hz=p["clocks"] * BAUD, baud=BAUD, memory_kib=p["memory_kib"])
-
-
-class Host:
-    """A host with the driver's `Port`, for `cocotb.task.bridge`; its methods with an a are coroutines."""
-
-    def __init__(self, dut: Any) -> None:
-        self.p = parameters()
-        self.dut = dut
-        self.config = AcceleratorConfig.preset(self.p["preset"])
-        self.registers = {register.name: register for register in register_map(self.config)}
-        self.random = random.Random(f"host {cocotb.RANDOM_SEED}")
-        self.line = Line(dut.uart_rx, dut.uart_tx, self.p["clocks"])
-        self.tag = self.random.randrange(256)
-        self.irq = 0  # the last answer's
-
-    async def ask(
-        self, operation: int, address: int = 0, words: Any = (), **named: Any
-    ) -> tuple[int, list[int]]:
-        """Sends a request, and returns status and words of its answer."""
-        tag = named.pop("tag", None)
-        if tag is None:
-            tag = self.tag = (self.tag + 1) % 256
-        self.line.received.clear()
-        await self.line.send(frame(request(tag, operation, address, words, **named)))
-        return await self.answer(tag, operation)
-
-    async def answer(self, tag: int, operation: int) -> tuple[int, list[int]]:
-        received = self.line.received
-        for _ in range(20 * MOST_WORDS):
-            if len(received) > 2 and received.endswith(b"\x7e"):
-                break
-            await self.line.bits(10)
-        (body,) = bodies(bytes(received))
-        assert body[:2] == bytes([tag, operation | 0x80]) and body[3] in (0, 1)
-        self.irq = body[3]
-        return body[2], [int.from_bytes(body[i : i + 4], "little") for i in range(4, len(body), 4)]
-
-    async def aread(self, address: int, count: int = 1) -> list[int]:
-        status, words = await self.ask(Operation.READ, address, count=count)
-        if status != Status.OK:
-            raise BusError(f"read of {address:#x}: {Status(status).name}")
-        assert len(words) == count
-        return words
-
-    async def awrite(self, address: int, *words: int) -> None:
-        status, answer = await self.ask(Operation.WRITE, address, words)
-        assert answer == []
-        if status != Status.OK:
-            raise BusError(f"write of {address:#x}: {Status(status).name}")
-
-    async def register(self, name: str) -> int:
-        return (await self.aread(self.registers[name].offset))[0]
-
-    async def finish(self) -> None:
-        """Nothing more comes."""
-        self.line.received.clear()
-        await self.line.bits(50)
-        assert not self.line.received and self.dut.uart_tx.value == 1
-
-    # The port.
-
-    def read_register(self, offset: int) -> int:
-        return resume(self.aread)(offset)[0]
-
-    def write_register(self, offset: int, value: int) -> None:
-        resume(self.awrite)(offset, value)
-
-    def read_memory(self, address: int, size: int) -> bytes:
-        assert address % 4 == size % 4 == 0
-        counts = [min(MOST_WORDS, size // 4 - i) for i in range(0, size // 4, MOST_WORDS)]
-        pieces = [resume(self.aread)(address + 4 * MOST_WORDS * i, count) for i, count in enumerate(counts)]
-        return b"".join(map(word_bytes, pieces))
-
-    def write_memory(self, address: int, data: bytes) -> None:
-        assert address % 4 == len(data) % 4 == 0
-        words = np.frombuffer(data, "<u4").tolist()
-        for i in range(0, len(words), MOST_WORDS):
-            resume(self.awrite)(address + 4 * i, *words[i : i + MOST_WORDS])
-
-    def wait_interrupt(self, progress: Any = None) -> None:
-        for _ in range(1000):
-            resume(self.ask)(Operation.HELLO)
-            if self.irq:
-                return
-        raise TimeoutError("no interrupt in 1000 requests")
-
-
-async def begin(dut: Any) -> Host:
-    await start(dut, component(parameters()), uart_rx=1)
-    return Host(dut)
+DONE, START = 1, 1
+"""Bits of INTERRUPT_PENDING and INTERRUPT_ENABLE, and of CONTROL."""
 
 
 @cocotb.test()
@@ -181,21 +87,126 @@ async def reaches_all_of_memory(dut: Any) -> None:
 async def run_layer(host: Host, driver: Driver, **settings: Any) -> None:
     """A layer of a few tiles through the driver, against the golden model."""
     layer = small_layer(host.random, host.config, **settings)
-    result = await bridge(driver.run)(
-        [layer.image], base=MEMORY_BASE, memory_bytes=1024 * host.p["memory_kib"]
-    )  # fmt: skip
+    memory_bytes = 1024 * host.p["memory_kib"]
+    result = await bridge(driver.run)([layer.image], base=MEMORY_BASE, memory_bytes=memory_bytes)
     np.testing.assert_array_equal(result.outputs[0], layer.result)
     assert result.counters["OUTER_PRODUCTS"] == layer.products()
     assert host.dut.irq.value == 0
 
 
 @cocotb.test()
-async def runs_layers(dut: Any) -> None:
-    """Another layer right behind, and after a reset by the host."""
+@cocotb.parametrize(noise=[0.0, 0.5])
+async def runs_layers(dut: Any, noise: float) -> None:
+    """One behind the other, and after a reset by the host; also if half of the requests come damaged, too."""
     host = await begin(dut)
+    host.noise = noise
     driver = await bridge(Driver)(host, host.config)
     await run_layer(host, driver)
     await run_layer(host, driver, shape=(3, 5, 2))
     assert await host.ask(Operation.RESET) == (Status.OK, [])
     await run_layer(host, driver, shape=(1, 1, 1))
     await host.finish()
+
+
+async def load(host: Host, shape: tuple[int, int, int]) -> GoldenLayer:
+    """Puts a layer into memory, and all but its start into the registers."""
+    layer = small_layer(host.random, host.config, shape)
+    placement = place([layer.image], base=MEMORY_BASE, memory_bytes=1024 * host.p["memory_kib"])
+    await bridge(host.write_memory)(placement.address, placement.data)
+    await host.awrite(host.registers["QUEUE_ADDRESS"].offset, placement.address)
+    await host.awrite(host.registers["INTERRUPT_ENABLE"].offset, DONE)
+    return layer
+
+
+@cocotb.test()
+async def starts_once(dut: Any) -> None:
+    """However often the host sends the START whose answer it missed."""
+    host = await begin(dut)
+    await load(host, (3, 5, 2))
+    control = host.registers["CONTROL"].offset
+    for tag in (0x7D, 0x7E):
+        answer = await host.ask(Operation.WRITE, control, [START], tag=tag)
+        if dut.irq.value == 0:
+            await RisingEdge(dut.irq)
+        for _ in range(2):
+            assert answer == (Status.OK, [])
+            answer = await host.ask(Operation.WRITE, control, [START], tag=tag)
+            assert host.irq == 1
+        assert await host.register("LAYERS_DONE") == 1 and await host.register("INTERRUPT_PENDING") == DONE
+        await host.awrite(host.registers["INTERRUPT_PENDING"].offset, DONE)
+        assert await host.register("STATUS") == 0 and host.irq == 0
+    await host.finish()
+
+
+@cocotb.test()
+async def resets_a_run(dut: Any) -> None:
+    """A RESET in the middle of a layer leaves the machine as new, and in memory what was there."""
+    host = await begin(dut)
+    c = host.config
+    await load(host, (4 * c.tile_m, 16 * c.tile_k, c.tile_n))
+    before = await host.aread(MEMORY_BASE, MOST_WORDS)
+    await host.awrite(host.registers["CONTROL"].offset, START)
+    assert await host.ask(Operation.RESET) == (Status.OK, [])
+    assert await host.register("LAYERS_DONE") == 0, "the layer was too short for this test"
+    for name in ("STATUS", "QUEUE_ADDRESS", "INTERRUPT_ENABLE", "INTERRUPT_PENDING", "CYCLES"):
+        assert await host.register(name) == 0, name
+    assert await host.aread(MEMORY_BASE, MOST_WORDS) == before
+    await run_layer(host, await bridge(Driver)(host, c))
+    await host.finish()
+
+
+@cocotb.test()
+@cocotb.parametrize(mismatch=[-0.02, 0.02])
+async def follows_the_hosts_rate(dut: Any, mismatch: float) -> None:
+    """2 % below and above its own."""
+    host = await begin(dut, mismatch)
+    words = [host.random.getrandbits(32) for _ in range(MOST_WORDS)]
+    await host.awrite(MEMORY_BASE, *words)
+    assert await host.aread(MEMORY_BASE, MOST_WORDS) == words
+    await host.finish()
+
+
+@cocotb.test()
+async def forgets_half_a_frame(dut: Any) -> None:
+    """After a quarter of a second of silence, and not before."""
+    host = await begin(dut)
+    whole = frame(request(0x11, Operation.HELLO))
+    for seconds, answered in ((0.2, True), (0.3, False)):
+        host.line.received.clear()
+        await host.line.send(whole[:6])
+        await host.line.bits(seconds * BAUD)
+        await host.line.send(whole[6:])
+        await host.line.bits(500)
+        assert bool(host.line.received) == answered
+    assert await host.register("ID") == IDENTITY
+    await host.finish()
+
+
+@cocotb.test()
+async def starts_afresh_at_reset(dut: Any) -> None:
+    """In the middle of a request and of an answer: neither is ever ended."""
+    host = await begin(dut)
+    for cut in (25, 60, 150, 190, 300):
+        task = cocotb.start_soon(host.ask(Operation.HELLO))
+        await host.line.bits(cut)
+        task.cancel()
+        host.line.stop()
+        dut.uart_rx.value = 1
+        await reset(dut, 40)
+        assert dut.uart_tx.value == 1
+        host = Host(dut)
+        await host.finish()
+        assert await host.register("ID") == IDENTITY
+    await host.finish()
+
+
+@cocotb.test()
+async def shows_that_it_is_alive(dut: Any) -> None:
+    """A square wave of 0.7 to 1.5 Hz."""
+    await begin(dut)
+    bits = round(log2(parameters()["clocks"] * BAUD))
+    assert 0.7 < parameters()["clocks"] * BAUD / 2**bits < 1.5
+    assert dut.alive.value == 0
+    start_time = get_sim_time("ps")
+    await RisingEdge(dut.alive)
+    assert (get_sim_time("ps") - start_time) // PERIOD in (2**bits // 2 - 1, 2**bits // 2)

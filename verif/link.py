@@ -91,6 +91,10 @@ class Line:
             if i in broken:
                 await Timer(2 * self._bit, "ps")  # so that the line is seen to be high again
 
+    def stop(self) -> None:
+        """Receives nothing more."""
+        self._task.cancel()
+
     async def bits(self, count: float) -> None:
         """Waits for as many bit times."""
         await Timer(round(count * self._exact), "ps")

@@ -14,14 +14,14 @@ BENCHES = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
 
 
 def _cases() -> list[Any]:
-    """Icarus is slow: it runs the first parameter set of each block, and neither core nor accelerator."""
+    """Icarus is slow: it runs the first parameter set of each block, and not core, accelerator and SoC."""
     cases = []
     for bench in BENCHES:
         module = import_module(f"sliceforge.verif.{bench}")
         for number, parameters in enumerate(module.CASES):
             for simulator in SIMULATORS:
                 if simulator == "verilator" or (
-                    number == 0 and bench not in ("bench_core", "bench_accelerator")
+                    number == 0 and bench not in ("bench_core", "bench_accelerator", "bench_soc")
                 ):
                     name = f"{bench.removeprefix('bench_')}-{number}-{simulator}"
                     cases.append(pytest.param(bench, parameters, simulator, id=name))
