@@ -66,9 +66,10 @@ def run_bench(
     """
     module = f"dut_{bench.removeprefix('bench_')}"
     verilog = block_verilog(component, module)
+    args = list(_BUILD_ARGS[simulator])
     if netlist is not None:
         verilog = netlist(verilog, module)
-    args = _BUILD_ARGS[simulator]
+        args.append("-Wno-UNOPTFLAT")  # gates of one bit of a port may hang on another bit of it
     tests = import_module(f"sliceforge.verif.{bench}")
     names = [bench, *getattr(tests, "MODULES", ())]
     visible = "`verilator_config\n" + "".join(
