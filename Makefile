@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 CONFIG ?= panacea
+TARGET ?= ecp5
 BOARD ?= ulx3s-85f
 
 BIN := .venv/bin
@@ -9,7 +10,7 @@ PY := $(BIN)/python
 # The checkout's path is part of the name: a copied or moved checkout is set up anew, since .venv holds absolute paths.
 STAMP := .venv/.set-up-$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test regress lint bench verilog fpga docs clean
+.PHONY: help setup demo test regress lint bench verilog synth fpga docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +35,10 @@ bench: $(STAMP)  ## the benchmarks
 
 verilog: $(STAMP)  ## Verilog of CONFIG= (a preset or a .toml file) into build/
 	@$(BIN)/sliceforge generate --config $(CONFIG) --out build/$(basename $(notdir $(CONFIG)))
+
+synth: CONFIG = tiny  # the preset that is done in two minutes; CONFIG= of the command line goes before
+synth: $(STAMP)  ## area by block of CONFIG= on TARGET= (ecp5, ice40, xc7, osu018) by Yosys
+	@$(BIN)/sliceforge synth --config $(CONFIG) --target $(TARGET) --out build/$(basename $(notdir $(CONFIG)))
 
 fpga: $(STAMP)  ## a bitstream for BOARD= (ulx3s-85f and others: `sliceforge fpga --list`) into build/BOARD
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[fpga]'

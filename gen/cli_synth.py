@@ -55,7 +55,7 @@ def synth(source: str, settings: tuple[str, ...], target: str, out: Path | None,
     if as_json:
         print(text)
         return
-    _print_blocks(report, leading_figure(TARGETS[target]))
+    _print_blocks(report, leading_figure(target))
     print(
         f"\nlongest path: {report['levels']} cells; in one block up to {report['delay_ps'] / 1000:.2f} ns "
         "(estimate)\n"

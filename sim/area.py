@@ -10,7 +10,6 @@ from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.synthesis import TARGETS, Target
 from sliceforge.gen.verilog import generate_verilog
 from sliceforge.sim.blocks import (
-    Block,
     CellCounts,
     block_counts,
     path_levels,
@@ -18,7 +17,7 @@ from sliceforge.sim.blocks import (
     synthesize,
 )
 
-__all__ = ["FEATURES", "area_report", "leading_figure"]
+__all__ = ["FEATURES", "area_report", "leading_figure", "module_areas"]
 
 FEATURES = {
     "compensation": r"lane__kept_weight_sum|pea__compensation_subtract_\d+",
@@ -29,52 +28,66 @@ FEATURES = {
 
 
 def area_report(config: AcceleratorConfig, target: str) -> dict[str, Any]:
-    """What ``config`` takes on ``target`` (a key of TARGETS).
+    """What ``config`` takes on ``target``: `module_areas` of its Verilog, and
 
-    - ``blocks``: each module, the whole (``accelerator``) first: its instances, figures of all of them with
-      the blocks in them, and the delay in ps of the longest path in one without the blocks in it.
-    - ``features``: figures of each of FEATURES, and in per cent of the whole's.
+    - ``features``: figures of each of FEATURES, and ``percent``: each in per cent of the whole's.
+    """
+    report = module_areas(generate_verilog(config), config.module, target)
+    whole = next(row for row in report["blocks"] if row["block"] == "accelerator")
+    features = {}
+    for name, pattern in FEATURES.items():
+        parts = [row for row in report["blocks"] if re.fullmatch(pattern, row["block"])]
+        sums = {key: sum(row[key] for row in parts) for key in _figure_names(TARGETS[target])}
+        shares = {key: 100 * size / whole[key] for key, size in sums.items() if whole[key]}
+        features[name] = {**sums, "percent": shares}
+    return {"config": config.name, **report, "features": features}
+
+
+def module_areas(verilog: str, top: str, target: str) -> dict[str, Any]:
+    """What ``verilog`` takes from module ``top`` down on ``target`` (a key of TARGETS):
+
+    - ``blocks``: its modules, the largest first: ``instances``, the figures of all instances with the blocks
+      in them, and ``delay_ps`` of the longest path in one without the blocks in it (None: no logic). Names
+      are without ``top``, which itself is ``accelerator``.
     - ``levels``: cells on the longest path of the whole, carry chains cell by cell.
-    - ``delay_ps``: the longest of the blocks' paths, as ABC estimates it: on FPGAs with 0.25 to 0.3 ns for
-      each wire, on osu018 without wires.
+    - ``delay_ps``: the longest of the blocks' paths. All delays are ABC's estimates: on FPGAs with a fixed
+      time for each wire, on osu018 without wires.
 
-    Figures are numbers of cells by kind; with standard cells also ``area_um2``, memories apart as
-    ``memory_bits``. Raises ValueError for an unknown target, ToolError for a missing tool or library.
+    Figures are numbers of cells by kind; with standard cells also ``area_um2``, and memories apart as
+    ``memory_bits``. Raises ValueError for an unknown target, ToolError for a missing tool or library,
+    RuntimeError as `synthesize` and `block_counts` do.
     """
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
     to = TARGETS[target]
-    folders = synthesize(generate_verilog(config), config.module, to)
-    counted = block_counts(folders, config.module, to, CellCounts)
-    blocks = plain_names(counted, config.module)
+    folders = synthesize(verilog, top, to)
     areas = to.areas()
-    whole = _figures(blocks["accelerator"].all, to, areas)
-    features = {}
-    for name, pattern in FEATURES.items():
-        parts = [block.all for key, block in blocks.items() if re.fullmatch(pattern, key)]
-        figures = _figures(sum(parts[1:], parts[0]), to, areas)
-        shares = {key: 100 * size / whole[key] for key, size in figures.items() if whole[key]}
-        features[name] = {**figures, "percent": shares}
-    leading = leading_figure(to)
-    rows = [_row(name, block, to, areas) for name, block in blocks.items()]
+    rows = [
+        {
+            "block": name,
+            "instances": block.instances,
+            **_figures(block.all, to, areas),
+            "delay_ps": block.delay,
+        }
+        for name, block in plain_names(block_counts(folders, top, to, CellCounts), top).items()
+    ]
+    leading = leading_figure(target)
     return {
-        "config": config.name,
         "target": target,
-        "levels": path_levels(folders, config.module, to),
-        "delay_ps": max(row["delay_ps"] or 0.0 for row in rows),
-        "features": features,
+        "levels": path_levels(folders, top, to),
+        "delay_ps": max((row["delay_ps"] for row in rows if row["delay_ps"] is not None), default=0.0),
         "blocks": sorted(rows, key=lambda row: -row[leading]),
     }
 
 
-def leading_figure(target: Target) -> str:
+def leading_figure(target: str) -> str:
     """The figure by which sizes are compared."""
-    return "area_um2" if target.liberty else next(iter(target.kinds))
+    names = _figure_names(TARGETS[target])
+    return "area_um2" if "area_um2" in names else names[0]
 
 
-def _row(name: str, block: Block[CellCounts], target: Target, areas: Mapping[str, float]) -> dict[str, Any]:
-    figures = _figures(block.all, target, areas)
-    return {"block": name, "instances": block.instances, **figures, "delay_ps": block.delay}
+def _figure_names(target: Target) -> list[str]:
+    return [*target.kinds, *(["area_um2", "memory_bits"] if target.liberty else [])]
 
 
 def _figures(counts: CellCounts, target: Target, areas: Mapping[str, float]) -> dict[str, float]:
@@ -83,6 +96,6 @@ def _figures(counts: CellCounts, target: Target, areas: Mapping[str, float]) -> 
         for kind, types in target.kinds.items()
     }
     if target.liberty:
-        area = sum(areas[name] * count for name, count in counts.types.items())
-        figures |= {"area_um2": area, "memory_bits": counts.memory_bits}
+        figures["area_um2"] = sum(areas[name] * count for name, count in counts.types.items())
+        figures["memory_bits"] = counts.memory_bits
     return figures

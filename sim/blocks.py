@@ -24,11 +24,11 @@ from typing import Generic, Self, TypeVar
 from sliceforge.gen.synthesis import Target
 from sliceforge.sim.toolchain import ToolError, cached_build
 
-__all__ = ["Block", "CellCounts", "block_counts", "flat_netlist", "path_levels", "plain_names", "synthesize"]
+__all__ = ["Block", "CellCounts", "block_counts", "netlist", "path_levels", "plain_names", "synthesize"]
 
 _RUN = "from pyosys import libyosys; libyosys.run_pass('script run.ys', libyosys.Design())"
 # What ABC and ABC9 write of a module, and of the delay they find in it.
-_DELAYS = re.compile(r"(?:of|from) module `\\?(\S+)' to |\bDel(?:ay)? = +([\d.]+)")
+_DELAYS = re.compile(r"(?:of|from) module `\\?(\S+)' to |\bDel(?:ay)? = +(\d+\.\d+)")
 
 
 @dataclass(frozen=True)
@@ -198,25 +198,29 @@ def plain_names(blocks: Mapping[str, Block[Counts]], module: str) -> dict[str, B
 
 def path_levels(folders: Mapping[str, Path], top: str, target: Target) -> int:
     """Cells on the longest path of the whole between registers, memories, multipliers and ports."""
-    state = [f"select -set state {' '.join(target.state)}", "select -set logic * @state %d"]
-    folder = _joined(folders, top, [*state, "tee -q -o path.txt ltp @logic"], target)
+    commands = [
+        "flatten -noscopeinfo",
+        f"select -set state {' '.join(target.state)}",
+        "select -set logic * @state %d",
+        "tee -q -o path.txt ltp @logic",
+    ]
+    folder = _joined(folders, top, commands, target)
     found = re.search(r"\(length=(-?\d+)\)", (folder / "path.txt").read_text("utf-8"))
     return max(0, int(found[1])) if found else 0
 
 
-def flat_netlist(folders: Mapping[str, Path], top: str, target: Target) -> str:
-    """Verilog of the whole as one module of cells, a wire a bit."""
+def netlist(folders: Mapping[str, Path], top: str, target: Target) -> str:
+    """Verilog of the whole, in the modules that it had; wires within a module are of one bit."""
     folder = _joined(folders, top, ["splitnets", "write_verilog -noattr netlist.v"], target)
     return (folder / "netlist.v").read_text("utf-8")
 
 
 def _joined(folders: Mapping[str, Path], top: str, commands: Iterable[str], target: Target) -> Path:
-    """The folder in which Yosys ran ``commands`` on the flat netlist of the whole."""
+    """The folder in which Yosys ran ``commands`` on the netlist of the whole."""
     script = [
         *target.cells,
         *(f"read_rtlil {folder}/netlist.il" for folder in folders.values()),
         f"hierarchy -check -top {top}",
-        "flatten -noscopeinfo",
         *commands,
     ]
 

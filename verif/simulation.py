@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -54,16 +55,21 @@ def run_bench(
     folder: Path,
     *,
     simulator: str = "verilator",
+    netlist: Callable[[str, str], str] | None = None,
 ) -> str:
     """Runs the cocotb tests of module ``sliceforge.verif.<bench>``; AssertionError if one fails.
 
     Returns the bench's coverage table, where it makes one.
 
     folder: takes results and the log; the build itself is in the cache, keyed by the Verilog.
+    netlist: gives what is simulated for the block's Verilog and its top module, by default that Verilog.
     """
     module = f"dut_{bench.removeprefix('bench_')}"
     verilog = block_verilog(component, module)
-    args = _BUILD_ARGS[simulator]
+    args = list(_BUILD_ARGS[simulator])
+    if netlist is not None:
+        verilog = netlist(verilog, module)
+        args.append("-Wno-UNOPTFLAT")  # gates of one bit of a port may hang on another bit of it
     tests = import_module(f"sliceforge.verif.{bench}")
     names = [bench, *getattr(tests, "MODULES", ())]
     visible = "`verilator_config\n" + "".join(
