@@ -1,4 +1,4 @@
-"""The host's side of the host link, on a modelled bridge behind a pseudo-terminal, and the engine ``uart://``."""
+"""The host's side of the host link, on a modelled board behind a pseudo-terminal, and the engine ``uart://``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sliceforge.sim.parts import Pack, split_layer
 from sliceforge.sim.pseudo_terminal import LineErrors, PseudoTerminal
 from sliceforge.sim.uart_engine import Board
 from sliceforge.sim.uart_port import ATTEMPTS, UartPort
-from sliceforge.verif.bridge_model import BridgeModel
+from sliceforge.verif.board_model import BoardModel
 from sliceforge.verif.test_driver import MEMORY, FakeAccelerator, layer
 
 TINY = AcceleratorConfig.preset("tiny")
@@ -143,9 +143,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def board(bridge: BridgeModel | None = None, **line: Any) -> Iterator[tuple[str, BridgeModel]]:
+def board(bridge: BoardModel | None = None, **line: Any) -> Iterator[tuple[str, BoardModel]]:
     """The device of a modelled board, and its bridge."""
-    bridge = bridge or BridgeModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
+    bridge = bridge or BoardModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
     with PseudoTerminal(bridge, **line) as terminal:
         yield terminal.device, bridge
 
@@ -181,7 +181,7 @@ class TestPort:
     def test_a_line_that_spoils_long_frames(self, quick: None) -> None:
         """Memory goes over in shorter ones, and in long ones again when the line is better."""
 
-        class Short(BridgeModel):
+        class Short(BoardModel):
             most = 100
 
             def _answer(self, body: bytes) -> bytes:
@@ -234,7 +234,7 @@ class TestPort:
         ],
     )
     def test_another_link(self, word: int, value: int, sentence: str) -> None:
-        bridge = BridgeModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
+        bridge = BoardModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
         bridge.words[word] = value
         with board(bridge) as (device, _), pytest.raises(RuntimeError, match=sentence):
             UartPort(device, TINY)
@@ -287,7 +287,7 @@ class TestPort:
     def test_answers_that_are_not_meant(self) -> None:
         """They have another tag or operation, or words that do not fit."""
 
-        class Chatty(BridgeModel):
+        class Chatty(BoardModel):
             def exchange(self, data: bytes) -> bytes:
                 answer = super().exchange(data)
                 for body in FrameParser(2000).feed(answer):
@@ -314,7 +314,7 @@ class TestPort:
     def test_wait(self, quick: None) -> None:
         """The interrupt, a machine that hangs, and one that works for longer than the limit."""
         machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
-        with board(BridgeModel(machine)) as (device, _), UartPort(device, TINY) as port:
+        with board(BoardModel(machine)) as (device, _), UartPort(device, TINY) as port:
             calls: list[float] = []
             began = time.monotonic()
 
@@ -357,7 +357,7 @@ class TestDriver:
         written = []
         for rate in (0.0, 1e-3):
             machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
-            with board(BridgeModel(machine), error_rate=rate, seed=seed) as (device, _):
+            with board(BoardModel(machine), error_rate=rate, seed=seed) as (device, _):
                 with UartPort(device, TINY) as port:
                     driver = Driver(port, TINY)
                     for _ in range(3):
@@ -388,7 +388,7 @@ class TestEngine:
     )
     def test_result_and_report(self, options: dict[str, Any]) -> None:
         operands, shares = self.given(), []
-        with board(BridgeModel(Timed(TINY, origin=MEMORY_BASE))) as (device, _):
+        with board(BoardModel(Timed(TINY, origin=MEMORY_BASE))) as (device, _):
             result = gemm(
                 **operands,
                 config=TINY,
@@ -412,7 +412,7 @@ class TestEngine:
 
     def test_a_layer_in_parts(self) -> None:
         operands = self.given(41, 40, 37)
-        bridge = BridgeModel(Timed(TINY, origin=MEMORY_BASE), memory_bytes=4096)
+        bridge = BoardModel(Timed(TINY, origin=MEMORY_BASE), memory_bytes=4096)
         with board(bridge) as (device, _):
             result = gemm(**operands, config=TINY, engine=f"uart://{device}")
         np.testing.assert_array_equal(result.output, gemm(**operands, config=TINY).output)
@@ -423,7 +423,7 @@ class TestEngine:
         assert bridge.accelerator.memory[4096:] == b"\xa5" * (MEMORY - 4096)
 
     def test_a_memory_for_no_tile(self) -> None:
-        bridge = BridgeModel(FakeAccelerator(TINY, origin=MEMORY_BASE), memory_bytes=1024)
+        bridge = BoardModel(FakeAccelerator(TINY, origin=MEMORY_BASE), memory_bytes=1024)
         sentence = (
             r"weights must have fewer columns for a memory of 1,024 bytes: with K = 400 a tile of results "
             r"takes \d,\d+"
@@ -435,7 +435,7 @@ class TestEngine:
     def test_mismatch(self) -> None:
         machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
         machine.read_memory = lambda address, size: b"\1" + b"\0" * (size - 1)  # type: ignore[method-assign]
-        with board(BridgeModel(machine)) as (device, _):
+        with board(BoardModel(machine)) as (device, _):
             with pytest.raises(MismatchError, match=r"first in Y\[0, 0\]: RTL 1, golden -?\d+"):
                 gemm(**self.given(), config=TINY, engine=f"uart://{device}")
 

@@ -1,4 +1,4 @@
-"""A model of the board's bridge, behind a pseudo-terminal: answers the host link's requests at once."""
+"""A model of a board for a pseudo-terminal: answers the host link's requests at once, without a bus."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from sliceforge.sim.driver import BusError
 from sliceforge.sim.link_frames import FrameParser, encode_frame
 from sliceforge.verif.test_driver import MEMORY, FakeAccelerator
 
-__all__ = ["BridgeModel"]
+__all__ = ["BoardModel"]
 
 
-class BridgeModel:
+class BoardModel:
     """A `pseudo_terminal.Machine` with ``accelerator`` behind it, whose memory lies at MEMORY_BASE.
 
     ``executed`` : requests, in order, without those that were only answered again. ``words`` : of HELLO.
