@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.host_link import (
     DEFAULT_BAUD,
     FLAG_INTERRUPT,
@@ -20,9 +24,10 @@ from sliceforge.gen.host_link import (
 from sliceforge.gen.registers import REGISTER_SPACE
 from sliceforge.sim.driver import BusError
 from sliceforge.sim.link_frames import FrameParser, encode_frame
+from sliceforge.sim.pseudo_terminal import PseudoTerminal
 from sliceforge.verif.test_driver import MEMORY, FakeAccelerator
 
-__all__ = ["BoardModel"]
+__all__ = ["BoardModel", "board"]
 
 
 class BoardModel:
@@ -92,3 +97,11 @@ class BoardModel:
         with contextlib.suppress(TimeoutError):
             machine.wait_interrupt(None)  # it works at once
         return b""
+
+
+@contextmanager
+def board(bridge: BoardModel | None = None, **line: Any) -> Iterator[tuple[str, BoardModel]]:
+    """The device of a modelled board, and its bridge."""
+    bridge = bridge or BoardModel(FakeAccelerator(AcceleratorConfig.preset("tiny"), origin=MEMORY_BASE))
+    with PseudoTerminal(bridge, **line) as terminal:
+        yield terminal.device, bridge
