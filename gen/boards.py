@@ -46,63 +46,28 @@ class Board:
         return self.family == "ecp5"
 
 
-# An ECP5-85F has 156 multipliers and 208 block RAMs: of an edge's operators each takes 4 and 3.
-_ECP5 = {"packing": 2, "packed_products": 8, "table_products": 6}
+# An ECP5-85F has 156 multipliers and 208 block RAMs. An edge's 32 operators take 4 of each, so that only 16 KiB
+# are left for the memory; with fewer tables the logic does not fit.
+_ECP5 = {"packing": 2, "packed_products": 8, "table_products": 8}
 _XC7 = {"packing": 4, "packed_products": 16}
 
 BOARDS = {
     board.name: board
     for board in (
         Board(
-            "ulx3s-85f",
-            "ULX3S with ECP5 LFE5U-85F",
-            "ulx3s:ULX3S_85F_Platform",
-            "ecp5",
-            "edge",
-            _ECP5,
+            "ulx3s-85f", "ULX3S with ECP5 LFE5U-85F", "ulx3s:ULX3S_85F_Platform", "ecp5", "edge", _ECP5,
+            memory_kib=16,
         ),
+        Board("ulx3s-45f", "ULX3S with ECP5 LFE5U-45F", "ulx3s:ULX3S_45F_Platform", "ecp5", "tiny", _ECP5),
         Board(
-            "ulx3s-45f",
-            "ULX3S with ECP5 LFE5U-45F",
-            "ulx3s:ULX3S_45F_Platform",
-            "ecp5",
-            "tiny",
-            _ECP5,
+            "ecpix5-85", "ECPIX-5 with ECP5 LFE5UM5G-85F", "ecpix5:ECPIX585Platform", "ecp5", "edge", _ECP5,
+            memory_kib=16,
         ),
-        Board(
-            "ecpix5-85",
-            "ECPIX-5 with ECP5 LFE5UM5G-85F",
-            "ecpix5:ECPIX585Platform",
-            "ecp5",
-            "edge",
-            _ECP5,
-        ),
-        Board(
-            "ecpix5-45",
-            "ECPIX-5 with ECP5 LFE5UM5G-45F",
-            "ecpix5:ECPIX545Platform",
-            "ecp5",
-            "tiny",
-            _ECP5,
-        ),
-        Board(
-            "arty-a7",
-            "Arty A7-100T with Artix-7 XC7A100T",
-            "arty_a7:ArtyA7_100Platform",
-            "xc7",
-            "edge",
-            _XC7,
-        ),
-        Board(
-            "cmod-a7",
-            "Cmod A7-35T with Artix-7 XC7A35T",
-            "cmod_a7:CmodA7_35Platform",
-            "xc7",
-            "tiny",
-            _XC7,
-        ),
+        Board("ecpix5-45", "ECPIX-5 with ECP5 LFE5UM5G-45F", "ecpix5:ECPIX545Platform", "ecp5", "tiny", _ECP5),
+        Board("arty-a7", "Arty A7-100T with XC7A100T", "arty_a7:ArtyA7_100Platform", "xc7", "edge", _XC7),
+        Board("cmod-a7", "Cmod A7-35T with XC7A35T", "cmod_a7:CmodA7_35Platform", "xc7", "tiny", _XC7),
     )
-}
+}  # fmt: skip
 
 
 def board(name: str) -> Board:
