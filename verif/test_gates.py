@@ -26,7 +26,7 @@ def gates(verilog: str, top: str) -> str:
 PRESET: dict[str, Any] = AcceleratorConfig.preset("tiny").parameters()
 
 
-@pytest.mark.parametrize("block", ["operator", "rle_decoder"])
+@pytest.mark.parametrize("block", ["rle_decoder", pytest.param("operator", marks=pytest.mark.long)])
 def test_block_of_gates(block: str, tmp_path: Path) -> None:
     bench = import_module(f"sliceforge.verif.bench_{block}")
     parameters = bench.CASES[0]
