@@ -36,7 +36,8 @@ bench: $(STAMP)  ## the benchmarks
 verilog: $(STAMP)  ## Verilog of CONFIG= (a preset or a .toml file) into build/
 	@$(BIN)/sliceforge generate --config $(CONFIG) --out build/$(basename $(notdir $(CONFIG)))
 
-synth: CONFIG = tiny  # the preset that is done in two minutes; CONFIG= of the command line goes before
+# The preset that is done in minutes; CONFIG= of the command line goes before.
+synth: CONFIG = tiny
 synth: $(STAMP)  ## area by block of CONFIG= on TARGET= (ecp5, ice40, xc7, osu018) by Yosys
 	@$(BIN)/sliceforge synth --config $(CONFIG) --target $(TARGET) --out build/$(basename $(notdir $(CONFIG)))
 

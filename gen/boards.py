@@ -46,7 +46,7 @@ class Board:
         return self.family == "ecp5"
 
 
-# An ECP5-85F has 156 multipliers and 208 block RAMs. An edge's 32 operators take 4 of each, so that only 16 KiB
+# An ECP5-85F has 156 multipliers and 208 block RAMs. An edge's 32 operators take 4 of each: only 16 KiB
 # are left for the memory; with fewer tables the logic does not fit.
 _ECP5 = {"packing": 2, "packed_products": 8, "table_products": 8}
 _XC7 = {"packing": 4, "packed_products": 16}
@@ -63,7 +63,9 @@ BOARDS = {
             "ecpix5-85", "ECPIX-5 with ECP5 LFE5UM5G-85F", "ecpix5:ECPIX585Platform", "ecp5", "edge", _ECP5,
             memory_kib=16,
         ),
-        Board("ecpix5-45", "ECPIX-5 with ECP5 LFE5UM5G-45F", "ecpix5:ECPIX545Platform", "ecp5", "tiny", _ECP5),
+        Board(
+            "ecpix5-45", "ECPIX-5 with ECP5 LFE5UM5G-45F", "ecpix5:ECPIX545Platform", "ecp5", "tiny", _ECP5
+        ),
         Board("arty-a7", "Arty A7-100T with XC7A100T", "arty_a7:ArtyA7_100Platform", "xc7", "edge", _XC7),
         Board("cmod-a7", "Cmod A7-35T with XC7A35T", "cmod_a7:CmodA7_35Platform", "xc7", "tiny", _XC7),
     )

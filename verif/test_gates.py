@@ -1,7 +1,8 @@
-"""The core as a netlist of gates, on the core's bench: what synthesis makes computes the same."""
+"""Netlists of gates on the benches of the blocks that they were made of: bit-exact after synthesis."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,24 @@ from sliceforge.verif.simulation import run_bench
 
 
 def gates(verilog: str, top: str) -> str:
-    """The netlist; AssertionError if it has anything but gates, flip-flops of one bit and memories."""
+    """The netlist of gates, flip-flops of a bit, and memories as arrays; RuntimeError for any other cell."""
     folders = synthesize(verilog, top, GATES)
-    block_counts(folders, top, GATES, Cells)  # refuses cells of any other type
+    block_counts(folders, top, GATES, Cells)  # counts no other cells
     return netlist(folders, top, GATES)
 
 
-SMALL = bench_core.CASES[0]
-TINY: dict[str, Any] = AcceleratorConfig.preset("tiny").parameters()
+PRESET: dict[str, Any] = AcceleratorConfig.preset("tiny").parameters()
 
 
-@pytest.mark.parametrize("parameters", [SMALL, pytest.param(TINY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("block", ["rle_decoder", pytest.param("operator", marks=pytest.mark.long)])
+def test_block_of_gates(block: str, tmp_path: Path) -> None:
+    bench = import_module(f"sliceforge.verif.bench_{block}")
+    parameters = bench.CASES[0]
+    run_bench(f"bench_{block}", bench.component(parameters), parameters, tmp_path, netlist=gates)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("parameters", [bench_core.CASES[0], PRESET], ids=["small", "preset"])
 def test_core_of_gates(parameters: dict[str, Any], tmp_path: Path) -> None:
+    """Preset tiny, and the same with the smaller memories of the bench."""
     run_bench("bench_core", bench_core.component(parameters), parameters, tmp_path, netlist=gates)
