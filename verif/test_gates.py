@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,21 @@ def gates(verilog: str, top: str) -> str:
     folders = synthesize(verilog, top, GATES)
     block_counts(folders, top, GATES, Cells)  # counts no other cells
     return netlist(folders, top, GATES)
+
+
+def test_refuses_what_is_no_gate() -> None:
+    """Without techmap, adders stay as they are."""
+    commands = tuple(command for command in GATES.commands if command not in ("alumacc", "techmap"))
+    verilog = """
+module top(input clk, input [3:0] a, input [3:0] b, output reg [3:0] sum);
+  always @(posedge clk) sum <= a + b;
+endmodule
+"""
+    unmapped = replace(GATES, commands=commands)
+    folders = synthesize(verilog, "top", unmapped)
+    with pytest.raises(RuntimeError, match=r"module top has 1 cells of type \$add"):
+        block_counts(folders, "top", unmapped, Cells)
+    block_counts(synthesize(verilog, "top", GATES), "top", GATES, Cells)
 
 
 PRESET: dict[str, Any] = AcceleratorConfig.preset("tiny").parameters()
