@@ -12,6 +12,7 @@ from typing import Any
 from amaranth.build.run import BuildPlan
 
 from sliceforge.gen.config import AcceleratorConfig
+from sliceforge.gen.ecp5_cells import ecp5_accumulators
 from sliceforge.gen.verilog import generate_soc_verilog, soc_module
 from sliceforge.hw.board_top import BoardTop
 
@@ -93,7 +94,11 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     if target.family == "ecp5":
         # LUTs are to be saved where half a period is met: without a target they go into speed that the wires
         # take again. It saves a fifth in blocks of much logic.
-        options |= {"script_after_read": f"scratchpad -set abc9.D {500_000_000_000 // target.clock_hz}"}
+        platform.add_file("ecp5_cells.verilog", ecp5_accumulators(verilog))
+        options |= {
+            "script_after_read": f"read_verilog -overwrite ecp5_cells.verilog\n"
+            f"scratchpad -set abc9.D {500_000_000_000 // target.clock_hz}"
+        }
     top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz)
     plan: BuildPlan = platform.prepare(top, "top", **options)
     return plan

@@ -5,10 +5,11 @@
 Source: arithmetic.md section 5; Panacea, HPCA 2025, compensator.
 """
 
-from amaranth import Array, Module, Mux, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.hw.accumulator import add_column
 from sliceforge.hw.operator import step_layout
 from sliceforge.hw.payloads import sum_layout
 
@@ -32,9 +33,9 @@ class KeptWeightSum(wiring.Component):
     Members
     -------
     step, step_valid : in; as the operator's, in the same cycle.
-    clear : in; sets the sums to 0, at the earliest LATENCY cycles after a step.
-    row : in; selects the row that stands on ``kept_weights``.
-    kept_weights : out; signed.
+    kept_weights : out; the first row's sum, signed.
+    shift : in; the next row takes the first one's place, and so on up to the last, which becomes 0: at the
+        earliest LATENCY cycles after a step. v times leave all sums 0.
 
     Latency: LATENCY cycles. No flow control. Tested range: vector 2, 4, 8; weight_slices 1, 2, 3.
     """
@@ -52,26 +53,26 @@ class KeptWeightSum(wiring.Component):
             {
                 "step": In(step_layout(vector, weight_slices)),
                 "step_valid": In(1),
-                "clear": In(1),
-                "row": In(range(vector)),
+                "shift": In(1),
                 "kept_weights": Out(signed(self._bits)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        sums = Array(Signal(signed(self._bits), name=f"sum_{r}") for r in range(self._vector))
-        for r, total in enumerate(sums):
+        addends = []
+        for r in range(self._vector):
             weight = self.step.weights.word_select(r, 4).as_signed()
             weighed = Signal(signed(4 + 3 * (self._slices - 1)), name=f"weighed_{r}")
             by_slice = weight
             for i in range(1, self._slices):
                 by_slice = Mux(self.step.slice_index == i, weight << 3 * i, by_slice)
             m.d.sync += weighed.eq(Mux(self.step_valid & self.step.high, by_slice, 0))
-            m.d.sync += total.eq(total + weighed)
-            with m.If(self.clear):
-                m.d.sync += total.eq(0)
-        m.d.comb += self.kept_weights.eq(sums[self.row])
+            addends.append((weighed, 0))
+        first = add_column(
+            m, platform, "row", addends, bits=self._bits, addend_bits=len(weighed), shift=self.shift
+        )
+        m.d.comb += self.kept_weights.eq(first)
         return m
 
 

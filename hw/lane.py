@@ -122,8 +122,7 @@ class Lane(wiring.Component):
             m.d.comb += [
                 unit.step.eq(step),
                 unit.step_valid.eq(self.busy),
-                unit.row.eq(row),
-                unit.clear.eq(self.sums.valid & self.sums.ready & last_row),
+                unit.shift.eq(self.sums.valid & self.sums.ready),
             ]
         m.d.comb += [
             self.sums.p.accumulators.eq(operator.sums),

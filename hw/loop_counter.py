@@ -18,7 +18,8 @@ class LoopCounter(wiring.Component):
 
     Members
     -------
-    total : in; positions, 1 or more. step : in; 1 or more. Both constant during the loop.
+    total : in; positions, 1 or more; only looked at while ``first``. step : in; 1 or more; constant during
+        the loop.
     next : in; go on with the next tile.
     length : out; positions of this tile: ``step``, or what is left in the last one.
     first, last : out; this tile is the first or the last.
@@ -34,20 +35,20 @@ class LoopCounter(wiring.Component):
                 "step": In(range(most + 1), init=most),
                 "next": In(1),
                 "length": Out(range(min(most, (1 << width) - 1) + 1)),
-                "first": Out(1),
+                "first": Out(1, init=1),
                 "last": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        done, left = Signal.like(self.total), Signal.like(self.total)
+        # ``total`` is looked at only at the first tile: one subtraction is all there is between two tiles.
+        rest, left = Signal.like(self.total), Signal.like(self.total)
         m.d.comb += [
-            left.eq(self.total - done),
-            self.first.eq(done == 0),
+            left.eq(Mux(self.first, self.total, rest)),
             self.last.eq(left <= self.step),
             self.length.eq(Mux(self.last, left, self.step)),
         ]
         with m.If(self.next):
-            m.d.sync += done.eq(Mux(self.last, 0, done + self.step))
+            m.d.sync += [self.first.eq(self.last), rest.eq(left - self.step)]
         return m

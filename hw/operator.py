@@ -6,8 +6,15 @@ from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from sliceforge.hw.accumulator import add_column
 from sliceforge.hw.payloads import index
-from sliceforge.hw.slice_product import logic_product, packed_products, product_table
+from sliceforge.hw.slice_product import (
+    logic_product,
+    packed_pair,
+    packed_products,
+    product_table,
+    weighed_bits,
+)
 
 __all__ = ["Operator", "step_layout"]
 
@@ -25,12 +32,11 @@ def step_layout(vector, weight_slices):
 
 
 class _Product(NamedTuple):
-    """``value + carry``; whether it is weighed already: by ``16^high``, and by ``8^slice_index``."""
+    """``value + carry``, and whether it is weighed already, by ``16^high 8^slice_index``."""
 
     value: Signal
     carry: Signal
-    by_high: bool
-    by_slice: bool
+    weighed: bool
 
 
 class Operator(wiring.Component):
@@ -51,9 +57,9 @@ class Operator(wiring.Component):
     Members
     -------
     step, step_valid : in; an outer product, issued in the cycle in which step_valid is high.
-    clear : in; sets all accumulators to 0, at the earliest LATENCY cycles after a step.
-    row : in; selects the row of accumulators that stands on ``sums``.
-    sums : out; v accumulators of the row. Complete LATENCY cycles after the last step.
+    sums : out; the v accumulators of the first row. Complete LATENCY cycles after the last step.
+    shift : in; the next row takes the first one's place, and so on up to the last, which becomes 0: at the
+        earliest LATENCY cycles after a step. v times leave all accumulators 0.
 
     Latency: LATENCY cycles from step to accumulator. No flow control: a step is taken every cycle.
     Tested range: vector 2, 4, 8; weight_slices 1, 2, 3; accumulator_bits 16..32; none, some and all
@@ -77,8 +83,7 @@ class Operator(wiring.Component):
             {
                 "step": In(step_layout(vector, weight_slices)),
                 "step_valid": In(1),
-                "clear": In(1),
-                "row": In(range(vector)),
+                "shift": In(1),
                 "sums": Out(data.ArrayLayout(accumulator_bits, vector)),
             }
         )
@@ -101,28 +106,27 @@ class Operator(wiring.Component):
 
         # Cycle 2: weigh and accumulate. The bits that a shift brings in are the product's carry, and so is
         # the adder's: (value << s) + (2^s - 1) carry + carry = (value + carry) << s.
+        bits = weighed_bits(self._slices)
+        addends = {}
+        for place, product in products.items():
+            weighed = product.value
+            if not product.weighed:
+                for i in range(1, self._slices):
+                    shifted = Cat(product.carry.replicate(3 * i), product.value).as_signed()
+                    weighed = Mux(slice_index == i, shifted, weighed)
+                weighed = Mux(high, Cat(product.carry.replicate(4), weighed).as_signed(), weighed)
+            addend = Signal(signed(bits), name="addend_{}_{}".format(*place))
+            m.d.comb += addend.eq(weighed)
+            addends[place] = addend, product.carry
         # A table has no reset: what it held before must not be added.
         after_reset = Signal(init=1)
         m.d.sync += after_reset.eq(0)
-        accumulators = [[Signal(signed(self._bits), name=f"acc_{r}_{c}") for c in range(v)] for r in range(v)]
-        for (r, c), product in products.items():
-            weighed, carry = product.value, product.carry
-            if not product.by_slice:
-                for i in range(1, self._slices):
-                    shifted = Cat(carry.replicate(3 * i), product.value).as_signed()
-                    weighed = Mux(slice_index == i, shifted, weighed)
-            if not product.by_high:
-                weighed = Mux(high, Cat(carry.replicate(4), weighed).as_signed(), weighed)
-            total, addend = Signal(signed(self._bits + 1)), Signal(signed(self._bits + 1))
-            m.d.comb += [total.eq(Cat(1, accumulators[r][c])), addend.eq(Cat(carry, weighed).as_signed())]
-            m.d.sync += accumulators[r][c].eq((total + addend) >> 1)
-            with m.If(self.clear | after_reset):
-                m.d.sync += accumulators[r][c].eq(0)
-
-        with m.Switch(self.row):
-            for r in range(v):
-                with m.Case(r):
-                    m.d.comb += self.sums.eq(Cat(accumulators[r]))
+        for c in range(v):
+            first = add_column(
+                m, platform, f"column_{c}", [addends[r, c] for r in range(v)],
+                bits=self._bits, addend_bits=bits, shift=self.shift | after_reset,
+            )  # fmt: skip
+            m.d.comb += self.sums[c].eq(first)
         return m
 
     def _products(self, m, step):
@@ -141,26 +145,28 @@ class Operator(wiring.Component):
         for r, c in places[tables:]:
             weight, activation = step.weights.word_select(r, 4), step.activations.word_select(c, 4)
             pair = logic_product(m, weight, activation, f"product_{r}_{c}")
-            products[r, c] = self._registered(m, f"product_{r}_{c}", 8, *pair, by_high=False)
+            products[r, c] = self._registered(m, f"product_{r}_{c}", *pair, weighed=False)
         return products
 
     def _packed_block(self, m, step, places):
         """Products of one wide multiplier. One that takes a single activation has the bits to take it
         weighed."""
         rows, columns = sorted({r for r, _ in places}), sorted({c for _, c in places})
-        by_high = len(columns) == 1
-        bits, name = (12 if by_high else 8), "products_{}_{}".format(*places[0])
-        activations = [step.activations.word_select(c, 4) for c in columns]
-        if by_high:
-            weighed = Signal(8, name=f"{name}_weighed")
-            # Register of cycle 0.
-            fresh = self.step.activations.word_select(columns[0], 4)
-            m.d.sync += weighed.eq(Mux(self.step.high, fresh << 4, fresh))
-            activations = [weighed]
+        name = "products_{}_{}".format(*places[0])
         weights = [step.weights.word_select(r, 4) for r in rows]
-        pairs = packed_products(m, weights, activations, bits, name)
+        single = len(columns) == 1
+        if single:
+            # Registers of cycle 0.
+            fresh = self.step.activations.word_select(columns[0], 4)
+            weighed = Signal(weighed_bits(self._slices) - 4, name=f"{name}_weighed")
+            for i in range(self._slices):
+                with m.If(self.step.slice_index == i):
+                    m.d.sync += weighed.eq(Mux(self.step.high, fresh << 3 * i + 4, fresh << 3 * i))
+            pairs = packed_pair(m, weights, weighed, step.slice_index, step.high, self._slices, name)
+        else:
+            pairs = packed_products(m, weights, [step.activations.word_select(c, 4) for c in columns], name)
         return {
-            place: self._registered(m, "product_{}_{}".format(*place), bits, *pair, by_high=by_high)
+            place: self._registered(m, "product_{}_{}".format(*place), *pair, weighed=single)
             for place, pair in zip(places, pairs, strict=True)
         }
 
@@ -173,10 +179,10 @@ class Operator(wiring.Component):
             port = table.read_port()
             factors = step.weights.word_select(r, 4), step.activations.word_select(c, 4)
             m.d.comb += port.addr.eq(Cat(*factors, step.high, step.slice_index))
-            products[r, c] = _Product(port.data, Const(0, 1), by_high=True, by_slice=True)
+            products[r, c] = _Product(port.data, Const(0, 1), weighed=True)
         return products
 
-    def _registered(self, m, name, bits, value, carry, *, by_high):
-        product = _Product(Signal(signed(bits), name=name), Signal(name=f"{name}_carry"), by_high, False)
+    def _registered(self, m, name, value, carry, *, weighed):
+        product = _Product(Signal.like(value, name=name), Signal(name=f"{name}_carry"), weighed)
         m.d.sync += [product.value.eq(value), product.carry.eq(carry)]
         return product

@@ -109,6 +109,17 @@ class ParameterUnit(wiring.Component):
             nest.loops.eq(self.loops),
             nest.next.eq(taken & rows_kind),
         ]
+        # The nest's answers, registered: the addresses hang on them. Spans of rows go every other cycle.
+        row_words, settled = Signal(range(3 * p["tile_m"] + 1)), Signal()
+        last_row, last_column, ends = Signal(), Signal(), Signal()
+        rows = nest.rows.length
+        m.d.sync += [
+            settled.eq(~nest.next),
+            row_words.eq(Mux(self.has_scales, rows + (rows << 1), rows)),
+            last_row.eq(nest.rows.last),
+            last_column.eq(nest.columns.last),
+            ends.eq(nest.ends),
+        ]
         behind = Signal.like(here)  # this span
         m.d.comb += behind.eq(here + (count << 2))
         with m.FSM(name="state"):
@@ -129,17 +140,17 @@ class ParameterUnit(wiring.Component):
                 m.d.comb += [
                     rows_kind.eq(1),
                     kind.eq(_Kind.ROWS),
-                    count.eq(nest.rows.length * Mux(self.has_scales, 3, 1)),
-                    offers.eq(1),
+                    count.eq(row_words),
+                    offers.eq(settled),
                 ]
                 with m.If(taken):
                     m.d.sync += here.eq(behind)
-                    with m.If(nest.rows.last):
+                    with m.If(last_row):
                         # The next column of the block, the next block, or the start for the next columns.
                         m.d.sync += here.eq(block)
-                        with m.If((self.loops.dataflow == Dataflow.INPUT_STATIONARY) & nest.columns.last):
+                        with m.If((self.loops.dataflow == Dataflow.INPUT_STATIONARY) & last_column):
                             m.d.sync += [here.eq(behind), block.eq(behind)]
-                    with m.If(nest.ends):
+                    with m.If(ends):
                         m.next = "END"
             with m.State("END"):
                 pass

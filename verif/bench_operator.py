@@ -1,4 +1,4 @@
-"""Bench of hw/operator.py: every pair of slices, both ends of the accumulators, clear, latency, reset."""
+"""Bench of hw/operator.py: every pair of slices, both ends of the accumulators, way out, latency, reset."""
 
 from __future__ import annotations
 
@@ -63,29 +63,28 @@ class Bench:
             weights, activations, int(self.rng.integers(self.p["weight_slices"])), int(self.rng.integers(2))
         )
 
-    async def clear(self) -> None:
-        self.dut.clear.value = 1
-        await FallingEdge(self.dut.clk)
-        self.dut.clear.value = 0
-        self.total[:] = 0
-
     async def wait(self, cycles: int) -> None:
         for _ in range(cycles):
             await FallingEdge(self.dut.clk)
 
     async def check(self) -> None:
-        """Reads all rows, a cycle each; the first stands there LATENCY cycles after the last step."""
+        """Shifts all rows out, now and then after a pause; the first stands there LATENCY cycles after the
+        last step, and the last leaves the accumulators empty."""
         await self.wait(self.latency - 1)
         for row in range(self.p["vector"]):
-            self.dut.row.value = row
+            while self.rng.random() < 0.2:
+                await self.wait(1)
+            self.dut.shift.value = 1
             await ReadOnly()
             got = to_fields(self._sums, int(self.dut.sums.value))
             assert got == [int(total) % (1 << self.p["accumulator_bits"]) for total in self.total[row]], row
             await FallingEdge(self.dut.clk)
+            self.dut.shift.value = 0
+        self.total[:] = 0
 
 
 async def begin(dut: Any) -> Bench:
-    await start(dut, component(parameters()), step=0, step_valid=0, clear=0, row=0)
+    await start(dut, component(parameters()), step=0, step_valid=0, shift=0)
     return Bench(dut)
 
 
@@ -102,13 +101,12 @@ async def multiplies_every_pair(dut: Any, high: int) -> None:
                 if b % (len(v) // 2) == 0:  # a wrong product stays in the sum: reading it later is enough
                     await bench.check()
             await bench.check()
-            await bench.clear()
 
 
 @cocotb.test()
 @cocotb.parametrize(gap=[0.0, 0.5])
 async def accumulates(dut: Any, gap: float) -> None:
-    """Random steps, back to back or with gaps, and a clear now and then."""
+    """Random steps, back to back or with gaps."""
     bench = await begin(dut)
     for _ in range(30):
         for _ in range(bench.rng.integers(1, 30)):
@@ -116,8 +114,6 @@ async def accumulates(dut: Any, gap: float) -> None:
                 await bench.wait(1)
             await bench.random_step()
         await bench.check()
-        if bench.rng.random() < 0.3:
-            await bench.clear()
 
 
 @cocotb.test()
@@ -134,7 +130,6 @@ async def multiplies_whole_numbers(dut: Any) -> None:
             await bench.step(weights, x // 16, slice_index, 1)
         bench.total[:] = np.outer(w, x)
         await bench.check()
-        await bench.clear()
 
 
 async def steps_to(bench: Bench, target: int) -> None:
@@ -160,12 +155,10 @@ async def reaches_both_ends(dut: Any) -> None:
     """The largest and the smallest sum; and sums that wrap on the way and end in range."""
     bench = await begin(dut)
     top = 1 << bench.p["accumulator_bits"] - 1
-    for path in ([top - 1], [-top], [top + 1000, top - 1], [-top - 1000, -top], [-1], [0]):
+    for path in ([top - 1], [-top], [top + 1000, top - 1], [-top - 1000, -top], [-1, 0]):
         for target in path:
             await steps_to(bench, target)
         await bench.check()
-        if path != [-1]:  # from there on to 0
-            await bench.clear()
 
 
 @cocotb.test()
@@ -182,16 +175,14 @@ async def has_its_latency(dut: Any) -> None:
 
 
 @cocotb.test()
-async def clears(dut: Any) -> None:
+async def empties(dut: Any) -> None:
     """As early as allowed after a step; a step in the next cycle counts."""
     bench = await begin(dut)
     for _ in range(10):
         await bench.random_step()
-        await bench.wait(bench.latency - 1)
-        await bench.clear()
+        await bench.check()
         await bench.random_step()
         await bench.check()
-    await bench.clear()
     await bench.check()
 
 
