@@ -67,13 +67,17 @@ def test_plan_is_complete_and_the_same_every_time(name: str) -> None:
     files = {str(path): text if isinstance(text, str) else text.decode() for path, text in plan.files.items()}
     scripts = [text for path, text in files.items() if path.endswith((".tcl", ".ys"))]
     read = re.findall(
-        r"^\s*(?:add_files|read_xdc|read_verilog|read_rtlil) +\"?([\w.]+)", "\n".join(scripts), re.MULTILINE
+        r"^\s*(?:add_files|read_xdc|read_verilog(?: -overwrite)?|read_rtlil) +\"?([\w.]+)", "\n".join(scripts), re.MULTILINE
     )
     assert read and set(read) <= set(files)
     soc = files["sliceforge_tiny_soc.v"]
     modules = set(re.findall(r"^module (\w+)", soc, re.MULTILINE))
     used = {found for found in instances(soc) if found.startswith("sliceforge")}
     assert used <= modules and "sliceforge_tiny" in used
+    if target.bitstream:  # its accumulators in cells stand for the others
+        cells = re.findall(r"^module (\w+)", files["ecp5_cells.verilog"], re.MULTILINE)
+        assert cells == sorted(found for found in modules if "accumulator" in found) and len(cells) == 2
+        assert "read_verilog -overwrite ecp5_cells.verilog" in files["top.ys"]
     constraints = files["top.lpf" if target.bitstream else "top.xdc"]
     for port in ("uart", "clk"):
         assert re.search(rf"{port}\w*", constraints), port

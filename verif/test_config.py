@@ -14,7 +14,8 @@ from sliceforge.gen.verilog import core_parameters
 PRESETS = ("panacea", "edge", "tiny")
 INTEGERS = (
     "pea_count", "lanes", "vector", "weight_slices", "run_bits", "tile_k", "fifo_depth", "wmem_kib",
-    "amem_kib", "omem_kib", "bus_bits", "address_bits", "load_buffer", "max_k",
+    "amem_kib", "omem_kib", "bus_bits", "address_bits", "load_buffer",
+    "packed_products", "packing", "table_products", "max_k",
 )  # fmt: skip
 RANGES = {
     "pea_count": (1, 64),
@@ -26,12 +27,15 @@ RANGES = {
     "amem_kib": (1, 65536),
     "omem_kib": (1, 65536),
     "address_bits": (32, 64),
+    "packed_products": (0, 64),
+    "table_products": (0, 64),
     "max_k": (1, 1048576),
 }
 CHOICES = {
     "vector": ("2, 4, 8", (0, 1, 3, 5, 6, 16)),
     "weight_slices": ("1, 2, 3", (0, 4, -1)),
     "bus_bits": ("32, 64, 128, 256, 512", (0, 16, 96, 1024)),
+    "packing": ("2, 4", (0, 1, 3, 8)),
     "load_buffer": ("16, 32, 64, 128, 256, 512", (0, 8, 100, 1024)),
 }
 
@@ -98,6 +102,8 @@ class TestFields:
         for field, (low, high) in ranges.items():
             for value in (low, high):
                 fields: dict[str, Any] = {"weight_slices": 1, "omem_kib": 256, field: value}
+                if field.endswith("_products"):
+                    fields["vector"] = 8
                 if field.endswith("_kib"):  # the least and the most that a machine can be built with
                     fields |= {"pea_count": 1, "lanes": 1} if value == low else {**largest, field: value}
                     fields |= {"omem_kib": 4096} if value == high and field != "omem_kib" else {}
@@ -215,8 +221,8 @@ class TestDerivedValues:
                 "edge",
                 {
                     "operators": 32, "multipliers": 512, "tile_m": 16, "tile_n": 32, "max_weight_bits": 7,
-                    "accumulator_bits": 27, "load_ways": 2, "load_beat_bytes": 16, "weight_slots": 102,
-                    "activation_slots": 51, "psum_slots": 2, "result_lanes": 2, "drain_lanes": 2,
+                    "accumulator_bits": 27, "load_ways": 1, "load_beat_bytes": 8, "weight_slots": 51,
+                    "activation_slots": 25, "psum_slots": 2, "result_lanes": 1, "drain_lanes": 1,
                     "psum_words": 128,
                 },
             ),
