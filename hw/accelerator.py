@@ -359,10 +359,12 @@ class Accelerator(wiring.Component):
             m.d.sync += fetching.eq(1)
         with m.If(sequencer.held | sequencer.layer_valid):
             m.d.sync += fetching.eq(0)
+        ended = Signal()  # a layer, in the cycle before: the core still shows its status
+        m.d.sync += ended.eq(sequencer.layer_ends)
         bus_bytes = self._bus["bus_bits"] // 8
         amounts = {
             "cycles": (on, 1),
-            "array_cycles": (Mux(sequencer.layer_ends, core.status.p.cycles, 0), len(core.status.p.cycles)),
+            "array_cycles": (Mux(ended, core.status.p.cycles, 0), len(core.status.p.cycles)),
             "array_busy": (products != 0, 1),
             "array_stalled": (in_array & (products == 0), 1),
             "outer_products": (products, len(products)),

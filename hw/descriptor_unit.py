@@ -43,8 +43,8 @@ class DescriptorUnit(wiring.Component):
     descriptor : out; its fields. done : out; high when they are complete, until reset.
     illegal : out; with ``done``: what is wrong with it, or NONE.
 
-    Latency: that of the memory, and a cycle a beat. Tested range: bus 32..512 bits, load beats of 8 to 64
-    bytes, longest k-tiles of 4 to 128.
+    Latency: that of the memory, a cycle a beat, and one to check. Tested range: bus 32..512 bits, load beats
+    of 8 to 64 bytes, longest k-tiles of 4 to 128.
     """
 
     def __init__(self, *, bus_bits, address_bits, load_beat_bytes, tile_k):
@@ -87,9 +87,10 @@ class DescriptorUnit(wiring.Component):
         with m.If(self.start):
             m.d.sync += pending.eq(1)
 
-        beat, reserved = Signal(index(beats)), Signal()
+        beat, reserved, complete = Signal(index(beats)), Signal(), Signal()
+        m.d.sync += self.done.eq(complete)
         with m.If(reader.beats.valid):
-            m.d.sync += [beat.eq(beat + 1), self.done.eq(reader.beats.p.last)]
+            m.d.sync += [beat.eq(beat + 1), complete.eq(reader.beats.p.last)]
             with m.Switch(beat):
                 for number in range(beats):
                     with m.Case(number):
@@ -154,6 +155,7 @@ class DescriptorUnit(wiring.Component):
             # The core would wait for the first word for ever.
             "PSUM_EXPONENTS": (d.psum_group != 0) & (d.exponent_words == 0),
         }
+        m.d.sync += self.illegal.eq(ErrorCode.NONE)
         for code, refused in reversed(checks.items()):
             with m.If(refused):
-                m.d.comb += self.illegal.eq(ErrorCode[code])
+                m.d.sync += self.illegal.eq(ErrorCode[code])

@@ -67,7 +67,9 @@ def test_plan_is_complete_and_the_same_every_time(name: str) -> None:
     files = {str(path): text if isinstance(text, str) else text.decode() for path, text in plan.files.items()}
     scripts = [text for path, text in files.items() if path.endswith((".tcl", ".ys"))]
     read = re.findall(
-        r"^\s*(?:add_files|read_xdc|read_verilog(?: -overwrite)?|read_rtlil) +\"?([\w.]+)", "\n".join(scripts), re.MULTILINE
+        r"^\s*(?:add_files|read_xdc|read_verilog(?: -overwrite)?|read_rtlil) +\"?([\w.]+)",
+        "\n".join(scripts),
+        re.MULTILINE,
     )
     assert read and set(read) <= set(files)
     soc = files["sliceforge_tiny_soc.v"]
