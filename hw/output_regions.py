@@ -32,7 +32,7 @@ class OutputRegions(wiring.Component):
         layer.
     tiles : stream out; valid until the last tile of the layer is taken.
 
-    Latency: 4 cycles from a tile to the next. Less than 2^DIM_BITS tiles.
+    Latency: 7 cycles from a tile to the next. Less than 2^DIM_BITS tiles.
     Tested range: up to 5 tiles each way; groups of 1 row of tiles to more than all; address_bits 32, 64; any
     stride; regions at the end of the space and past it, whose addresses are its end.
     """
@@ -85,31 +85,43 @@ class OutputRegions(wiring.Component):
             walk.next_row[DIM_BITS:].eq(first + Mux(ends, self.group, 0)),
         ]
 
-        # One multiplier in turn: first * columns, column * height, region * stride.
+        # One multiplier in turn, between registers: first * columns, column * height, region * stride.
         left, height = Signal(DIM_BITS), Signal(DIM_BITS)
         one, other, product = Signal(DIM_BITS), Signal(32), Signal(DIM_BITS + 32)
         region = Signal(DIM_BITS)
         offset = Signal.like(product)
+        tile, bits = self.tiles.p, p["address_bits"]
+        place = Signal(max(bits, len(product)) + 1)
         m.d.comb += [
             left.eq(self.tile_rows - first),
             height.eq(Mux(left < self.group, left, self.group)),
             product.eq(one * other),
+            tile.rows.eq(nest.rows.length),
+            tile.columns.eq(nest.columns.length),
+            place.eq(self.address + offset),
         ]
         with m.FSM(name="state"):
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.next = "GROUP"
             with m.State("GROUP"):
-                m.d.comb += [one.eq(first), other.eq(self.tile_columns)]
-                m.d.sync += region.eq(product + inside)
+                m.d.sync += [one.eq(first), other.eq(self.tile_columns)]
                 m.next = "COLUMN"
             with m.State("COLUMN"):
-                m.d.comb += [one.eq(height), other.eq(walk.column)]
+                m.d.sync += [region.eq(product + inside), one.eq(height), other.eq(walk.column)]
+                m.next = "REGION"
+            with m.State("REGION"):
                 m.d.sync += region.eq(region + product)
+                m.next = "STRIDE"
+            with m.State("STRIDE"):
+                m.d.sync += [one.eq(region), other.eq(self.stride)]
+                m.next = "OFFSET"
+            with m.State("OFFSET"):
+                m.d.sync += offset.eq(product)
                 m.next = "ADDRESS"
             with m.State("ADDRESS"):
-                m.d.comb += [one.eq(region), other.eq(self.stride)]
-                m.d.sync += offset.eq(product)
+                before = Mux(region == 0, self.length_address, _in_space(place - self.stride, bits))
+                m.d.sync += [tile.address.eq(_in_space(place, bits)), tile.length_address.eq(before)]
                 m.next = "OFFER"
             with m.State("OFFER"):
                 m.d.comb += self.tiles.valid.eq(1)
@@ -117,18 +129,6 @@ class OutputRegions(wiring.Component):
                     m.next = "GROUP"
                     with m.If(nest.ends):
                         m.next = "IDLE"
-
-        tile, bits = self.tiles.p, p["address_bits"]
-        place = Signal(max(bits, len(product)) + 1)
-        m.d.comb += [
-            place.eq(self.address + offset),
-            tile.rows.eq(nest.rows.length),
-            tile.columns.eq(nest.columns.length),
-            tile.address.eq(_in_space(place, bits)),
-            tile.length_address.eq(
-                Mux(region == 0, self.length_address, _in_space(place - self.stride, bits))
-            ),
-        ]
         return m
 
 
