@@ -97,7 +97,7 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
         platform.add_file("ecp5_cells.verilog", ecp5_accumulators(verilog))
         options |= {
             "script_after_read": f"read_verilog -overwrite ecp5_cells.verilog\n"
-            f"scratchpad -set abc9.D {500_000_000_000 // target.clock_hz}"
+            f"scratchpad -set abc9.D {325_000_000_000 // target.clock_hz}"
         }
     top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz)
     plan: BuildPlan = platform.prepare(top, "top", **options)

@@ -71,12 +71,16 @@ class APSQEngine(wiring.Component):
         m = Module()
         group = self.group
         half = Signal(32)  # 2^e >> 1
-        m.d.sync += half.eq((Const(1) << group.exponent) >> 1)
+        above = Signal(32)  # the bits above those that are left when a sum is shifted and clipped
+        m.d.sync += [
+            half.eq((Const(1) << group.exponent) >> 1),
+            above.eq(Const(-128, signed(32)) << group.exponent),
+        ]
         for column in range(self.parameters["sums"]):
-            self._column(m, group, half, column)
+            self._column(m, group, half, above, column)
         return m
 
-    def _column(self, m, group, half, column):
+    def _column(self, m, group, half, above, column):
         def register(name, bits=32):
             return Signal(signed(bits), name=f"{name}_{column}")
 
@@ -111,11 +115,13 @@ class APSQEngine(wiring.Component):
             rest.eq(Mux(group.full, before, after) + self.bias.as_signed()),
         ]
 
-        # Cycle 3: shift and clip.
-        shifted, clipped, late_rest = register("shifted", 33), register("clipped", 8), register("late")
-        m.d.comb += shifted.eq(rounded >> group.exponent)
+        # Cycle 3: shift and clip. What has a bit above that is not its sign is clipped.
+        clipped, late_rest = register("clipped", 8), register("late")
+        sign = rounded[-1]
+        clips = ((rounded[:32] ^ sign.replicate(32)) & above).any()
+        shifted = (rounded >> group.exponent)[:8].as_signed()
         m.d.sync += [
-            clipped.eq(Mux(shifted > 127, 127, Mux(shifted < -128, -128, shifted[:8].as_signed()))),
+            clipped.eq(Mux(clips, Mux(sign, -128, 127), shifted)),
             late_rest.eq(rest),
         ]
 

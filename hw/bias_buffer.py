@@ -57,7 +57,7 @@ class BiasBuffer(wiring.Component):
         taken, tile_ends = Signal(), Signal()
         complete = Signal()  # what comes now belongs to the next layer
         m.d.comb += [
-            self.biases.ready.eq((tiles != 2) & ~complete),
+            self.biases.ready.eq((tiles != 2) & nest.valid & ~complete),
             taken.eq(self.biases.valid & self.biases.ready),
             tile_ends.eq(taken & (row + 1 == nest.rows.length)),
             nest.loops.eq(self.loops),

@@ -1,7 +1,7 @@
 """Burst reader: turns jobs, spans of memory, into bursts, and their answers into one stream of beats."""
 
 from amaranth import Module, Mux, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.hw.axi import window_beats
@@ -32,7 +32,8 @@ class BurstReader(wiring.Component):
     failed : out; high, until reset, after an answer with an error or a job past the address space.
         What comes after that is not to be trusted.
 
-    Latency: 2 cycles from job to request, 2 from answer to beat. Throughput: a beat a cycle.
+    Latency: 3 cycles from job to request, 2 from answer to beat. Throughput: a beat a cycle, if bursts have
+    two or more; a burst every other cycle.
     Flow control: valid/ready. Reset while answers are owed: the `ReadArbiter` must drop them.
     """
 
@@ -61,16 +62,19 @@ class BurstReader(wiring.Component):
         beat = Signal(p["address_bits"] - self._shift + 1)
         left = Signal.like(self.jobs.p.beats)
         block_left = Signal(range(burst + 1))  # beats up to the end of the aligned block
-        count = Signal(range(burst + 1))
+        count = Signal(range(burst + 1))  # of the next burst, and whether it is known
+        counted = Signal()
         room = Signal(range(p["buffer"] + 1), init=p["buffer"])
         request, hands_over = self.requests, Signal()
         past_space = Signal()
         m.d.comb += [
             block_left.eq(burst - beat[: (burst - 1).bit_length()]),
-            count.eq(Mux(left < block_left, left, block_left)),
             past_space.eq(active & beat[-1]),
-            hands_over.eq(active & ~past_space & (room >= count) & (~request.valid | request.ready)),
+            hands_over.eq(
+                active & counted & ~past_space & (room >= count) & (~request.valid | request.ready)
+            ),
         ]
+        m.d.sync += [count.eq(Mux(left < block_left, left, block_left)), counted.eq(active & ~hands_over)]
         with m.If(request.ready):
             m.d.sync += request.valid.eq(0)
         with m.If(hands_over):
@@ -88,20 +92,23 @@ class BurstReader(wiring.Component):
             ]  # fmt: skip
 
         # Lengths of the jobs under way, so that each one's last beat is known when it comes.
-        m.submodules.lengths = lengths = StreamFIFO(self.jobs.p.beats.shape(), depth=4)
+        length = data.StructLayout({"beats": self.jobs.p.beats.shape(), "single": 1})
+        m.submodules.lengths = lengths = StreamFIFO(length, depth=4)
         m.d.comb += [
-            lengths.i.payload.eq(self.jobs.p.beats),
+            lengths.i.p.beats.eq(self.jobs.p.beats),
+            lengths.i.p.single.eq(self.jobs.p.beats == 1),
             lengths.i.valid.eq(self.jobs.valid & ~active),
             self.jobs.ready.eq(lengths.i.ready & ~active),
         ]
         m.submodules.buffer = fifo = StreamFIFO(p["bus_bits"], depth=p["buffer"], buffered=True)
         taken = Signal()
         passed = Signal.like(left)  # beats of the job that have left the buffer
+        begins, last = Signal(init=1), Signal()  # the next beat is the first, or the last, of its job
         m.d.comb += [
             fifo.i.payload.eq(self.answer.data),
             fifo.i.valid.eq(self.answer.valid),
             self.beats.p.data.eq(fifo.o.payload),
-            self.beats.p.last.eq(passed + 1 == lengths.o.payload),
+            self.beats.p.last.eq(Mux(begins, lengths.o.p.single, last)),
             self.beats.valid.eq(fifo.o.valid & lengths.o.valid),
             fifo.o.ready.eq(self.beats.ready & lengths.o.valid),
             taken.eq(self.beats.valid & self.beats.ready),
@@ -109,7 +116,11 @@ class BurstReader(wiring.Component):
         ]
         m.d.sync += room.eq(room + taken - Mux(hands_over, count, 0))
         with m.If(taken):
-            m.d.sync += passed.eq(Mux(self.beats.p.last, 0, passed + 1))
+            m.d.sync += [
+                begins.eq(self.beats.p.last),
+                last.eq(passed + 2 == lengths.o.p.beats),
+                passed.eq(Mux(self.beats.p.last, 0, passed + 1)),
+            ]
         with m.If((self.answer.valid & self.answer.error) | past_space):
             m.d.sync += self.failed.eq(1)
         return m

@@ -87,8 +87,8 @@ class DescriptorUnit(wiring.Component):
         with m.If(self.start):
             m.d.sync += pending.eq(1)
 
-        beat, reserved, complete = Signal(index(beats)), Signal(), Signal()
-        m.d.sync += self.done.eq(complete)
+        beat, reserved, complete, checked = Signal(index(beats)), Signal(), Signal(), Signal()
+        m.d.sync += [checked.eq(complete), self.done.eq(checked)]
         with m.If(reader.beats.valid):
             m.d.sync += [beat.eq(beat + 1), complete.eq(reader.beats.p.last)]
             with m.Switch(beat):
@@ -156,6 +156,8 @@ class DescriptorUnit(wiring.Component):
             "PSUM_EXPONENTS": (d.psum_group != 0) & (d.exponent_words == 0),
         }
         m.d.sync += self.illegal.eq(ErrorCode.NONE)
-        for code, refused in reversed(checks.items()):
+        for code, check in reversed(checks.items()):
+            refused = Signal(name=f"refused_{code.lower()}")
+            m.d.sync += refused.eq(check)
             with m.If(refused):
                 m.d.sync += self.illegal.eq(ErrorCode[code])

@@ -39,12 +39,12 @@ class FrameSender(wiring.Component):
 
         index = Signal(2)  # of the byte in its word
         octet = Signal(8)  # before stuffing
-        offers, stuffs, escaped, sent = Signal(), Signal(), Signal(), Signal()
+        offers, stuffs, escaped, sent, in_words = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             stuffs.eq((octet == FLAG) | (octet == ESCAPE)),
             sent.eq(offers & self.octets.ready & (escaped | ~stuffs)),
-            crc.data.eq(octet),
         ]
+        m.d.sync += [crc.data.eq(octet), crc.valid.eq(in_words & sent)]
         with m.If(offers):
             m.d.comb += [
                 self.octets.valid.eq(1),
@@ -66,12 +66,14 @@ class FrameSender(wiring.Component):
                 m.d.comb += [
                     octet.eq(self.words.p.word.word_select(index, 8)),
                     offers.eq(self.words.valid),
-                    crc.valid.eq(sent),
+                    in_words.eq(1),
                 ]
                 with m.If(sent & (index == 3)):
                     m.d.comb += self.words.ready.eq(~self.words.p.last)
                     with m.If(self.words.p.last):
-                        m.next = "CRC"
+                        m.next = "LAST"
+            with m.State("LAST"):  # the checksum takes the last octet
+                m.next = "CRC"
             with m.State("CRC"):
                 m.d.comb += [octet.eq(crc.crc.word_select(index, 8)), offers.eq(1)]
                 with m.If(sent & (index == 3)):

@@ -61,23 +61,27 @@ class HostBridge(wiring.Component):
         store, fetch = buffer.write_port(), buffer.read_port()
 
         request = self.requests.p
-        is_hello, reads, writes, resets = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [
-            is_hello.eq(request.operation == Operation.HELLO),
-            reads.eq(request.operation == Operation.READ),
-            writes.eq(request.operation == Operation.WRITE),
-            resets.eq(request.operation == Operation.RESET),
+        # Registers: they stand from the cycle after a request comes, in state BEGIN, on.
+        is_hello, reads, writes, resets = kinds = [
+            Signal(name=name) for name in ("is_hello", "reads", "writes", "resets")
         ]
+        is_kind = [
+            request.operation == operation
+            for operation in (Operation.HELLO, Operation.READ, Operation.WRITE, Operation.RESET)
+        ]
+        m.d.sync += [kind.eq(here) for kind, here in zip(kinds, is_kind, strict=True)]
         status = Signal(Status)
         seen, last_tag, last_status = Signal(), Signal(8), Signal(Status)  # of what was executed
         stuck = Signal()  # an access was given up
-        index = Signal(range(MOST_WORDS))  # of the word that is moved
+        bad, again = Signal(), Signal()  # the request is none; it was executed
+        word = Signal(32)  # of the answer
+        index, last = Signal(range(MOST_WORDS)), Signal(range(MOST_WORDS))  # of the word that is moved
         is_last = Signal()
         address = Signal(32)
         timer = Signal(range(max(self.parameters["timeout"], _RESET_CYCLES)))
         answered, failed = Signal(), Signal()
         m.d.comb += [
-            is_last.eq(index == Mux(is_hello, len(self.parameters["hello"]), request.count) - 1),
+            is_last.eq(index == last),
             self.m_axi_araddr.eq(address),
             self.m_axi_awaddr.eq(address),
             self.m_axi_wstrb.eq(0b1111),
@@ -96,19 +100,26 @@ class HostBridge(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [index.eq(0), timer.eq(0), status.eq(Status.OK)]
+                m.d.sync += [
+                    bad.eq(self._is_bad(request, *is_kind)),
+                    again.eq((is_kind[2] | is_kind[3]) & seen & (request.tag == last_tag)),
+                    last.eq(Mux(is_kind[0], len(self.parameters["hello"]), request.count) - 1),
+                ]
                 with m.If(self.requests.valid):
-                    m.next = "ANSWER"
-                    with m.If(self._is_bad(request, is_hello, reads, writes, resets)):
-                        m.d.sync += status.eq(Status.BAD_REQUEST)
-                    with m.Elif((writes | resets) & seen & (request.tag == last_tag)):
-                        m.d.sync += status.eq(last_status)
-                    with m.Elif(stuck & (reads | writes)):
-                        m.d.sync += status.eq(Status.BUS_TIMEOUT)
-                    with m.Elif(reads | writes):
-                        m.d.sync += address.eq(request.address)  # and not while an access is stuck
-                        m.next = "ACCESS"
-                    with m.Elif(resets):
-                        m.next = "RESET"
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.next = "ANSWER"
+                with m.If(bad):
+                    m.d.sync += status.eq(Status.BAD_REQUEST)
+                with m.Elif(again):
+                    m.d.sync += status.eq(last_status)
+                with m.Elif(stuck & (reads | writes)):
+                    m.d.sync += status.eq(Status.BUS_TIMEOUT)
+                with m.Elif(reads | writes):
+                    m.d.sync += address.eq(request.address)  # and not while an access is stuck
+                    m.next = "ACCESS"
+                with m.Elif(resets):
+                    m.next = "RESET"
 
             with m.State("FETCH"):
                 m.next = "ACCESS"
@@ -156,14 +167,17 @@ class HostBridge(wiring.Component):
                     self.words.p.last.eq((status != Status.OK) | ~(is_hello | reads)),
                 ]
                 with m.If(self.words.ready):
-                    m.next = "SEND-WORD"
+                    m.next = "HOLD-WORD"
                     with m.If(self.words.p.last):
                         m.next = "IDLE"
-            with m.State("SEND-WORD"):
+            with m.State("HOLD-WORD"):  # the RAM's output is late in its cycle
                 hello = Array(C(word, 32) for word in self.parameters["hello"])
+                m.d.sync += word.eq(Mux(is_hello, hello[index], fetch.data))
+                m.next = "SEND-WORD"
+            with m.State("SEND-WORD"):
                 m.d.comb += [
                     self.words.valid.eq(1),
-                    self.words.p.word.eq(Mux(is_hello, hello[index], fetch.data)),
+                    self.words.p.word.eq(word),
                     self.words.p.last.eq(is_last),
                 ]
                 with m.If(self.words.ready):
@@ -172,7 +186,7 @@ class HostBridge(wiring.Component):
                     with m.If(is_last):
                         m.next = "IDLE"
             with m.State("FETCH-WORD"):
-                m.next = "SEND-WORD"
+                m.next = "HOLD-WORD"
 
         m.d.comb += self.requests.ready.eq(self.words.valid & self.words.ready & self.words.p.last)
         return m

@@ -52,9 +52,9 @@ class ImageWriter(wiring.Component):
         at ``length_address``: the region's length in load beats.
     done : out; high, until reset, when the tile with ``last`` is written.
 
-    Latency: 2 + ceil(banks / ways) cycles from an image's last value to its job, a cycle more to its beats.
+    Latency: 4 + ceil(banks / ways) cycles from an image's last value to its job, a cycle more to its beats.
     Throughput: a beat of values a cycle, as long as images leave as fast as they come; an image takes a cycle
-    for each of its bus beats, without a pause, and 3 + ceil(banks / ways) more; a tile's length takes 2.
+    for each of its bus beats, without a pause, and 4 + ceil(banks / ways) more; a tile's length takes 2.
     Flow control: valid/ready; there is room for two images. Reset: drops everything.
     Tested range: vector 2, 4, 8; banks 2, 3, 6; ways 1, 2, 4, more than banks too; bus_bits 32..256.
     """
@@ -92,19 +92,24 @@ class ImageWriter(wiring.Component):
         m.submodules.tiles = tiles = StreamFIFO(self.tiles.payload.shape(), depth=2)
         wiring.connect(m, wiring.flipped(self.tiles), tiles.i)
 
-        full = Signal(range(3))  # halves that hold an image
+        full = Signal(range(3))  # halves that hold an image, or whose last values are on their way
+        complete, completes = Signal(range(3)), Signal()  # halves that hold all of one
         ended = Signal()  # the layer's last value is here
         fills, freed = Signal(), Signal()
         self._take_values(m, ways, full, fills)
-        idle = self._write_images(m, ways, tiles.o, full, freed)
-        m.d.sync += full.eq(full + fills - freed)
+        idle = self._write_images(m, ways, tiles.o, complete, freed)
+        m.d.sync += [
+            full.eq(full + fills - freed),
+            completes.eq(fills),
+            complete.eq(complete + completes - freed),
+        ]
         with m.If(fills & self.values.p.last):
             m.d.sync += ended.eq(1)
         m.d.comb += self.done.eq(ended & (full == 0) & idle)
         return m
 
     def _take_values(self, m, ways, full, fills):
-        """Slices the values and gives each bank its vector; ``fills`` at the end of an image."""
+        """Slices the values, gives each bank its vector a cycle later; ``fills`` at the end of an image."""
         p, vector, values = self.parameters, self._layout.vector, self.values
         lanes = p["sums"] // vector  # side by side in a beat
         spread_bits = (p["ways"] // lanes - 1).bit_length()  # so many beats go to one bank after another
@@ -138,7 +143,7 @@ class ImageWriter(wiring.Component):
                         m.d.comb += [hi[e].eq(value[4:]), lo[e].eq(value[:4])]
         for w, way in enumerate(ways):
             here = group[:spread_bits] == w // lanes if spread_bits else 1
-            m.d.comb += [
+            m.d.sync += [
                 way.write.eq(takes & here),
                 way.write_half.eq(half),
                 way.bank.eq(group >> spread_bits),
@@ -147,7 +152,7 @@ class ImageWriter(wiring.Component):
                 way.lo.eq(lo.as_value().word_select(w % lanes, 4 * vector)),
             ]
 
-    def _write_images(self, m, ways, tiles, full, freed):
+    def _write_images(self, m, ways, tiles, complete, freed):
         """Jobs and beats of each image, and of the lengths; returns whether nothing is on its way."""
         p, layout, tile = self.parameters, self._layout, tiles.p
         load_bits = p["ways"] * layout.granule_bits
@@ -157,7 +162,7 @@ class ImageWriter(wiring.Component):
         # The image: its rows of the tile, its length.
         half = Signal()
         rows_done, left, last = Signal.like(tile.rows), Signal.like(tile.rows), Signal()
-        granules = Signal.like(ways[0].lo_granules)
+        granules, following = Signal.like(ways[0].lo_granules), Signal.like(ways[0].lo_granules)
         length = Signal(range(header + self._depth * layout.slot_granules + 1))  # load beats
         most_ho = ways[0].ho_granules
         for way in ways[1:]:
@@ -166,8 +171,7 @@ class ImageWriter(wiring.Component):
         region = Signal(range(2 + p["tile_m"] * (header + 2 * self._depth)), init=1)
         m.d.comb += [
             left.eq(tile.rows - rows_done),
-            last.eq(left <= self.k_tile),
-            granules.eq(lo_granules(Mux(last, left, self.k_tile), 1, 1)),
+            following.eq(lo_granules(Mux(left <= self.k_tile, left, self.k_tile), 1, 1)),
             length.eq(header + self._depth * granules + most_ho),
         ]
         used = (tile.columns + (layout.vector - 1)) >> _log2(layout.vector)  # banks
@@ -207,9 +211,12 @@ class ImageWriter(wiring.Component):
 
         with m.FSM(name="state") as state:
             with m.State("IDLE"):
-                m.d.comb += starts.eq(tiles.valid & (full != 0))
-                with m.If(starts):
-                    m.next = "JOB"
+                m.d.sync += [last.eq(left <= self.k_tile), granules.eq(following)]
+                with m.If(tiles.valid & (complete != 0)):
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += starts.eq(1)
+                m.next = "JOB"
             with m.State("JOB"):
                 m.d.comb += self.jobs.valid.eq(ways[0].granules.valid)  # all ways count as long
                 with m.If(self.jobs.valid & self.jobs.ready):

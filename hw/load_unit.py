@@ -109,14 +109,19 @@ class LoadUnit(wiring.Component):
             rounds.next.eq(walked),
             behind.eq(address + Mux(self.stride == 0, length << beat_shift, self.stride)),
         ]
-        waits_for_last = Signal()
+        # After each step of the loops they take a moment, as do their inputs after start.
+        waits_for_last, unsettled = Signal(), Signal(range(LoopCounter.SETTLES + 1))
+        with m.If(self.start | asked):
+            m.d.sync += unsettled.eq(LoopCounter.SETTLES)
+        with m.Elif(unsettled != 0):
+            m.d.sync += unsettled.eq(unsettled - 1)
         with m.FSM(name="state"):
             with m.State("IDLE"):
                 m.d.sync += [address.eq(self.address), length.eq(self.length)]
                 with m.If(self.start):
                     m.next = "ASK"
             with m.State("ASK"):
-                m.d.comb += reader.jobs.valid.eq(1)
+                m.d.comb += reader.jobs.valid.eq(unsettled == 0)
                 with m.If(asked & passes.last):
                     m.next = "NEXT"
             with m.State("NEXT"):
@@ -134,11 +139,14 @@ class LoadUnit(wiring.Component):
         # Beats: put together, the first of each pass taken out.
         whole, last = self._assemble(m, reader.beats, parts)
         is_header = Signal(init=1)
+        ends_early, arrived = Signal(), Signal(LoopCounter.SETTLES)  # a pass in the cycles before
+        m.d.sync += arrived.eq(Cat(arriving.next, arrived))
         m.d.comb += [
             self.beats.p.granules.eq(whole.p.data),
             self.beats.p.last.eq(last),
-            self.beats.valid.eq(whole.valid & ~is_header),
-            whole.ready.eq(self.beats.ready | is_header),
+            self.beats.valid.eq(whole.valid & ~is_header & ~ends_early),
+            ends_early.eq(last & arrived.any()),
+            whole.ready.eq((self.beats.ready | is_header) & ~ends_early),
             arriving.next.eq(whole.valid & whole.ready & last),
         ]
         to_come = Signal(3)  # passes asked for that have not arrived

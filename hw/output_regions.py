@@ -64,13 +64,14 @@ class OutputRegions(wiring.Component):
         m.submodules.walk = walk = TileWalk(row_bits=2 * DIM_BITS, column_bits=DIM_BITS)
         # A row is i - first, below the group's first row of tiles.
         first, inside = walk.row[DIM_BITS:], walk.row[:DIM_BITS]
-        taken, ends = Signal(), Signal()
+        taken, ends, runs = Signal(), Signal(), Signal()
         m.d.comb += [
             nest.loops.eq(self.loops),
             nest.whole_chunks.eq(1),
             nest.loops.k.eq(1),
             nest.loops.chunk.eq(1),
             nest.loops.k_tile.eq(1),
+            nest.run.eq(runs),
             nest.next.eq(taken),
             taken.eq(self.tiles.valid & self.tiles.ready),
             walk.dataflow.eq(self.loops.dataflow),
@@ -80,6 +81,9 @@ class OutputRegions(wiring.Component):
             walk.start.eq(self.start),
             walk.next.eq(taken),
             walk.next_column.eq(walk.column + 1),
+        ]
+        # There are more cycles than these from a tile to the next.
+        m.d.sync += [
             ends.eq(inside + 1 == self.group),
             walk.next_row[:DIM_BITS].eq(Mux(ends, 0, inside + 1)),
             walk.next_row[DIM_BITS:].eq(first + Mux(ends, self.group, 0)),
@@ -100,7 +104,8 @@ class OutputRegions(wiring.Component):
             tile.columns.eq(nest.columns.length),
             place.eq(self.address + offset),
         ]
-        with m.FSM(name="state"):
+        with m.FSM(name="state") as state:
+            m.d.comb += runs.eq(~state.ongoing("IDLE"))
             with m.State("IDLE"):
                 with m.If(self.start):
                     m.next = "GROUP"
@@ -124,8 +129,8 @@ class OutputRegions(wiring.Component):
                 m.d.sync += [tile.address.eq(_in_space(place, bits)), tile.length_address.eq(before)]
                 m.next = "OFFER"
             with m.State("OFFER"):
-                m.d.comb += self.tiles.valid.eq(1)
-                with m.If(self.tiles.ready):
+                m.d.comb += self.tiles.valid.eq(nest.valid)
+                with m.If(taken):
                     m.next = "GROUP"
                     with m.If(nest.ends):
                         m.next = "IDLE"

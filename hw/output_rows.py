@@ -64,8 +64,9 @@ class OutputRows(wiring.Component):
             nest.psum_group.eq(self.psum_group),
             nest.psum_address.eq(self.psum_address),
             stored.eq(Mux(nest.keeps, ~self.psums_resident, self.results_stored)),
-            self.rows.valid.eq(running & stored),
-            taken.eq(running & (self.rows.ready | ~stored)),
+            nest.run.eq(running),
+            self.rows.valid.eq(nest.valid & stored),
+            taken.eq(nest.valid & (self.rows.ready | ~stored)),
             row_ends.eq(nest.keeps | ~stored | (row + 1 == nest.rows.length)),
             nest.next.eq(taken & row_ends),
         ]

@@ -87,17 +87,18 @@ class ParameterUnit(wiring.Component):
         m.submodules.nest = nest = RowNest(tile_m=p["tile_m"], tile_n=p["tile_n"], k_bits=p["k_bits"])
 
         # Spans, each a job: what it is, its words, and the word in its first beat.
-        span = data.StructLayout({"kind": _Kind, "words": DIM_BITS, "first": index(words)})
+        span = data.StructLayout({"kind": _Kind, "words": DIM_BITS, "single": 1, "first": index(words)})
         m.submodules.spans = spans = StreamFIFO(span, depth=4)
         kind, count, first = Signal(_Kind), Signal(DIM_BITS), Signal(index(words))
         offers, taken = Signal(), Signal()
         here = Signal(p["address_bits"] + 1)
         block = Signal.like(here)  # where the rows of the block begin
-        rows_kind = Signal()
+        rows_kind, runs = Signal(), Signal()
         m.d.comb += [
             first.eq(here[2 : 2 + word_bits] if words > 1 else 0),
             spans.i.p.kind.eq(kind),
             spans.i.p.words.eq(count),
+            spans.i.p.single.eq(count == 1),
             spans.i.p.first.eq(first),
             spans.i.valid.eq(offers & reader.jobs.ready),
             reader.jobs.valid.eq(offers & spans.i.ready),
@@ -107,14 +108,15 @@ class ParameterUnit(wiring.Component):
             reader.answer.eq(self.answer),
             self.failed.eq(reader.failed),
             nest.loops.eq(self.loops),
+            nest.run.eq(runs),
             nest.next.eq(taken & rows_kind),
         ]
-        # The nest's answers, registered: the addresses hang on them. Spans of rows go every other cycle.
+        # What the addresses hang on, registered.
         row_words, settled = Signal(range(3 * p["tile_m"] + 1)), Signal()
         last_row, last_column, ends = Signal(), Signal(), Signal()
         rows = nest.rows.length
         m.d.sync += [
-            settled.eq(~nest.next),
+            settled.eq(nest.valid & ~nest.next),
             row_words.eq(Mux(self.has_scales, rows + (rows << 1), rows)),
             last_row.eq(nest.rows.last),
             last_column.eq(nest.columns.last),
@@ -122,7 +124,8 @@ class ParameterUnit(wiring.Component):
         ]
         behind = Signal.like(here)  # this span
         m.d.comb += behind.eq(here + (count << 2))
-        with m.FSM(name="state"):
+        with m.FSM(name="state") as state:
+            m.d.comb += runs.eq(~state.ongoing("IDLE"))
             with m.State("IDLE"):
                 m.d.sync += [here.eq(self.address), block.eq(self.address)]
                 with m.If(self.start):
@@ -161,14 +164,15 @@ class ParameterUnit(wiring.Component):
     def _send(self, m, span, beats, words):
         """Each word to the stream of its kind."""
         word, sent, of_row = Signal(index(words)), Signal(DIM_BITS), Signal(2)
+        begins, last = Signal(init=1), Signal()  # the next word is the first, or the last, of its span
         at, value = Signal.like(word), Signal(32)
         passes, span_ends, beat_ends, ready, valid = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            at.eq(Mux(sent == 0, span.p.first, word)),
+            at.eq(Mux(begins, span.p.first, word)),
             value.eq(beats.p.data.word_select(at, 32)),
             valid.eq(beats.valid & span.valid),
             passes.eq(valid & ready),
-            span_ends.eq(sent + 1 == span.p.words),
+            span_ends.eq(Mux(begins, span.p.single, last)),
             beat_ends.eq(span_ends | (at == words - 1)),
             beats.ready.eq(span.valid & ready & beat_ends),
             span.ready.eq(passes & span_ends),
@@ -189,6 +193,11 @@ class ParameterUnit(wiring.Component):
         with m.If(is_row & (of_row == 0)):
             m.d.comb += ready.eq(self.biases.ready)
         with m.If(passes):
-            m.d.sync += [sent.eq(Mux(span_ends, 0, sent + 1)), word.eq(Mux(beat_ends, 0, at + 1))]
+            m.d.sync += [
+                begins.eq(span_ends),
+                last.eq(sent + 2 == span.p.words),
+                sent.eq(Mux(span_ends, 0, sent + 1)),
+                word.eq(Mux(beat_ends, 0, at + 1)),
+            ]
             with m.If(is_row):
                 m.d.sync += of_row.eq(Mux((of_row == 2) | ~self.has_scales, 0, of_row + 1))

@@ -87,14 +87,15 @@ class PsumLoader(wiring.Component):
             nest.loops.eq(self.loops),
             nest.psum_group.eq(self.psum_group),
             nest.psum_address.eq(self.psum_address),
-            needs.eq(running & ~nest.chunks.first),  # the tile of the chunk before must be written
+            nest.run.eq(running),
+            needs.eq(nest.valid & ~nest.chunks.first),  # the tile of the chunk before must be written
             asks.eq(needs & (written != 0) & (nest.adds != 0)),
             reader.jobs.valid.eq(asks & groups.i.ready),
             reader.jobs.p.address.eq(nest.group_address),
             reader.jobs.p.beats.eq(Mux(full, full_beats, nest.adds * narrow_beats)),
             groups.i.valid.eq(asks & reader.jobs.ready),
             groups.i.payload.eq(nest.adds),
-            nest.next.eq(running & Mux(asks, reader.jobs.ready & groups.i.ready, ~needs | (written != 0))),
+            nest.next.eq(nest.valid & Mux(asks, reader.jobs.ready & groups.i.ready, ~needs | (written != 0))),
         ]
         m.d.sync += written.eq(written + self.psum_written - (nest.next & needs))
         with m.If(nest.next & nest.ends):

@@ -30,7 +30,7 @@ class PsumNest(wiring.Component):
     Members
     -------
     loops, psum_group, psum_address : in; of the layer, constant while the nest is walked.
-    next : in; go on with the next tile.
+    run, valid, next : in, out, in; of the `TileNest`, a tile at a time.
     rows, columns, chunks, chunk_ends, block_ends, ends : out; of the `TileNest`.
     keeps : out; the tile's sums are partial sums that are needed again.
     adds : out; how many stored tiles are added to it, from position 0 on.
@@ -52,6 +52,8 @@ class PsumNest(wiring.Component):
                 "loops": In(nest_layout()),
                 "psum_group": In(3),
                 "psum_address": In(address_bits),
+                "run": In(1, init=1),
+                "valid": Out(1),
                 "next": In(1),
                 **loops,
                 "chunk_ends": Out(1),
@@ -72,6 +74,8 @@ class PsumNest(wiring.Component):
             nest.loops.eq(self.loops),
             nest.whole_chunks.eq(1),
             nest.loops.k_tile.eq(1),
+            nest.run.eq(self.run),
+            self.valid.eq(nest.valid),
             nest.next.eq(self.next),
         ]
         for name in ("rows", "columns", "chunks", "chunk_ends", "block_ends", "ends"):

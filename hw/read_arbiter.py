@@ -32,7 +32,8 @@ class ReadArbiter(wiring.Component):
         answer, or has not accepted an address. ``moves`` : out; the bus accepted an address or gave a beat.
     refused, beat : out; an address waits, a beat arrived: for the counters.
 
-    Latency: 1 cycle from request to address, 1 from the bus's beat to the answer.
+    Latency: 1 cycle from request to address, 1 from the bus's beat to the answer. Throughput: an address
+    every other cycle, a beat a cycle.
     Flow control: valid/ready; answers are pushed. It is never reset while the bus owes answers.
     """
 
@@ -80,13 +81,14 @@ class ReadArbiter(wiring.Component):
 
         # Whose answers are on their way, burst by burst.
         m.submodules.owners = owners = StreamFIFO(index(readers), depth=self.parameters["in_flight"])
-        accepts, arrives = Signal(), Signal()
+        accepts, arrives, counted = Signal(), Signal(), Signal()
         on_way = Signal(range(self.parameters["enough_beats"] + 256))  # beats that were asked for
         asked = Signal(9)
-        m.d.sync += on_way.eq(on_way + asked - arrives)
+        m.d.sync += [asked.eq(0), counted.eq(~accepts), on_way.eq(on_way + asked - arrives)]
         m.d.comb += [
             accepts.eq(
                 candidates.any()
+                & counted
                 & owners.i.ready
                 & (on_way < self.parameters["enough_beats"])
                 & (~self.m_axi_arvalid | self.m_axi_arready)
@@ -101,8 +103,9 @@ class ReadArbiter(wiring.Component):
             with m.Switch(chosen):
                 for i, request in enumerate(requests):
                     with m.Case(i):
-                        m.d.comb += [request.ready.eq(1), asked.eq(request.p.last_beat + 1)]
+                        m.d.comb += request.ready.eq(1)
                         m.d.sync += [
+                            asked.eq(request.p.last_beat + 1),
                             self.m_axi_araddr.eq(request.p.address),
                             self.m_axi_arlen.eq(request.p.last_beat),
                         ]

@@ -64,7 +64,7 @@ class ScaleBuffer(wiring.Component):
         multiplier = Signal(31)
         taken, tile_ends = Signal(), Signal()
         m.d.comb += [
-            self.scales.ready.eq(tiles != 2),
+            self.scales.ready.eq((tiles != 2) & nest.valid),
             taken.eq(self.scales.valid & self.scales.ready),
             tile_ends.eq(taken & second & (row + 1 == nest.rows.length)),
             nest.loops.eq(self.loops),

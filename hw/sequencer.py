@@ -175,5 +175,5 @@ class Sequencer(wiring.Component):
         with m.If(self.bus_moves | ~self.bus_owed):
             m.d.sync += still.eq(0)
         stalled = Signal()
-        m.d.comb += stalled.eq((self.stall_limit != 0) & (still >= self.stall_limit))
+        m.d.sync += stalled.eq((self.stall_limit != 0) & (still >= self.stall_limit))
         return stalled

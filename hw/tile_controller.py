@@ -144,12 +144,14 @@ class TileController(wiring.Component):
 
         issues = Signal()  # all that take part are ready: the present k-tile is issued
         ended = Signal()
-        may_issue = Signal()
+        walks, may_issue = Signal(), Signal()
         dataflow = self.loops.dataflow
         m.d.comb += [
             nest.loops.eq(self.loops),
+            nest.run.eq(self.run),
             nest.next.eq(issues),
-            may_issue.eq(self.run & ~ended & ~weights.overflow & ~activations.overflow),
+            walks.eq(self.run & nest.valid & ~ended),
+            may_issue.eq(walks & ~weights.overflow & ~activations.overflow),
             issues.eq(
                 may_issue
                 & self.weight_tiles.ready
@@ -169,8 +171,8 @@ class TileController(wiring.Component):
             activations.outer_resident.eq(self.blocks_share & (dataflow == Dataflow.INPUT_STATIONARY)),
             self.weight_fresh.eq(weights.fresh),
             self.activation_fresh.eq(activations.fresh),
-            self.weight_overflow.eq(self.run & ~ended & weights.overflow),
-            self.activation_overflow.eq(self.run & ~ended & activations.overflow),
+            self.weight_overflow.eq(walks & weights.overflow),
+            self.activation_overflow.eq(walks & activations.overflow),
             self.output_tiles.valid.eq(issues & nest.tile_ends),
             self.output_tiles.p.rows.eq(nest.rows.length),
             self.output_tiles.p.columns.eq(nest.columns.length),

@@ -92,7 +92,8 @@ class TileLoader(wiring.Component):
         layout, ways = self._layout, self._ways
         depth = -(-self._banks // ways)  # banks of a way
         header_beats = layout.header_beats(self._banks, ways)
-        length, region_ends = self._count_images(m)
+        nest, region_ends = self._count_images(m)
+        length = nest.positions.length
 
         taken = Signal()
         ends = Signal()  # this beat completes the image
@@ -111,7 +112,10 @@ class TileLoader(wiring.Component):
         m.d.comb += last_lo.eq((bank == depth - 1) & (granule + 1 == granules))
         with m.FSM(name="section") as section:
             with m.State("HEADER"):
-                m.d.comb += [self.beats.ready.eq(self.space & ~self.complete), self.write_header.eq(1)]
+                m.d.comb += [
+                    self.beats.ready.eq(self.space & nest.valid & ~self.complete),
+                    self.write_header.eq(1),
+                ]
                 with m.If(taken):
                     m.d.sync += part.eq(part + 1)
                     with m.If(part == header_beats - 1):
@@ -171,7 +175,7 @@ class TileLoader(wiring.Component):
         return m
 
     def _count_images(self, m):
-        """The loop nest: the present image's positions, and whether it ends a region."""
+        """The loop nest, a step of which is an image, and whether the present image ends a region."""
         p = self.parameters
         m.submodules.nest = nest = TileNest(
             tile_m=p["tile_m"], tile_n=p["tile_n"], tile_k=self._layout.tile_k, k_bits=p["k_bits"]
@@ -196,7 +200,7 @@ class TileLoader(wiring.Component):
         ]
         with m.If(self.loaded):
             m.d.sync += [spanned.eq(Mux(region_ends, 0, reached)), self.complete.eq(nest.ends)]
-        return nest.positions.length, region_ends
+        return nest, region_ends
 
     def _serve_way(self, m, way, takes, ends, empty):
         """HO section of one way: its banks are served one after another, those without entries skipped.

@@ -22,8 +22,8 @@ class WriteArbiter(wiring.Component):
     jobs_{i}, beats_{i} : stream in. A job's beats must follow it without waiting for the other writer.
     jobs, beats : stream out.
 
-    Latency: 0 for jobs, 1 from a job to its beats. Throughput: a beat a cycle. Flow control: valid/ready;
-    four jobs go ahead of their beats.
+    Latency: 1 for jobs, and 1 from taking a job to its beats. Throughput: a beat a cycle. Flow control:
+    valid/ready; ready for jobs does not depend on the writer. Four jobs go ahead of their beats.
     Tested range: bus_bits 32, 128; address_bits 32, 64; jobs of 1 to 17 beats.
     """
 
@@ -45,18 +45,18 @@ class WriteArbiter(wiring.Component):
         job = self.jobs.p
         owner_layout = data.StructLayout({"writer": index(2), "beats": job.beats.shape()})
         m.submodules.owners = owners = StreamFIFO(owner_layout, depth=4)
-        second, locked, locked_second = Signal(), Signal(), Signal()
-        # An offer is not withdrawn: the choice stands until it is taken.
-        m.d.comb += second.eq(Mux(locked, locked_second, self.jobs_1.valid))
-        m.d.sync += [locked.eq(self.jobs.valid & ~self.jobs.ready), locked_second.eq(second)]
+        # What was chosen waits here for the bus: no path leads from there back through the writers.
+        m.submodules.chosen = chosen = StreamFIFO(job.shape(), depth=2)
+        wiring.connect(m, chosen.o, wiring.flipped(self.jobs))
+        second, takes = self.jobs_1.valid, chosen.i.ready & owners.i.ready
         m.d.comb += [
-            job.eq(Mux(second, self.jobs_1.payload, self.jobs_0.payload)),
-            self.jobs.valid.eq(Mux(second, self.jobs_1.valid, self.jobs_0.valid) & owners.i.ready),
-            self.jobs_0.ready.eq(~second & self.jobs.ready & owners.i.ready),
-            self.jobs_1.ready.eq(second & self.jobs.ready & owners.i.ready),
-            owners.i.valid.eq(self.jobs.valid & self.jobs.ready),
+            chosen.i.payload.eq(Mux(second, self.jobs_1.payload, self.jobs_0.payload)),
+            chosen.i.valid.eq((second | self.jobs_0.valid) & owners.i.ready),
+            self.jobs_0.ready.eq(~second & takes),
+            self.jobs_1.ready.eq(takes),
+            owners.i.valid.eq((second | self.jobs_0.valid) & chosen.i.ready),
             owners.i.p.writer.eq(second),
-            owners.i.p.beats.eq(job.beats),
+            owners.i.p.beats.eq(chosen.i.p.beats),
         ]
 
         passed, taken, ends = Signal.like(job.beats), Signal(), Signal()

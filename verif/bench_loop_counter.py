@@ -26,9 +26,23 @@ def tiles(total: int, step: int) -> list[tuple[int, int, int]]:
 
 
 async def check(dut: Any, expected: tuple[int, int, int]) -> None:
+    """In this cycle, in which the outputs must stand."""
     await ReadOnly()
     assert (int(dut.length.value), int(dut.first.value), int(dut.last.value)) == expected
     await FallingEdge(dut.clk)
+
+
+async def settle(dut: Any) -> None:
+    for _ in range(LoopCounter.SETTLES):
+        await FallingEdge(dut.clk)
+
+
+async def go_on(dut: Any, expected: tuple[int, int, int]) -> None:
+    """From the tile ``expected`` to the next, as early as may be."""
+    dut.next.value = 1
+    await check(dut, expected)
+    dut.next.value = 0
+    await settle(dut)
 
 
 @cocotb.test()
@@ -41,13 +55,12 @@ async def counts_tiles_round_after_round(dut: Any) -> None:
         largest = min(widest, 20 * step)
         for total in sorted({1, min(max(1, step - 1), largest), min(step + 1, largest), largest}):
             dut.total.value, dut.step.value = total, step
+            await settle(dut)
             for _ in range(2):
                 for tile in tiles(total, step):
                     while rng.random() < 0.4:  # the tile stays until next
                         await check(dut, tile)
-                    dut.next.value = 1
-                    await check(dut, tile)
-                    dut.next.value = 0
+                    await go_on(dut, tile)
             await check(dut, tiles(total, step)[0])
 
 
@@ -55,10 +68,10 @@ async def counts_tiles_round_after_round(dut: Any) -> None:
 async def starts_anew_at_reset(dut: Any) -> None:
     step = min(parameters()["most"], (1 << parameters()["width"]) // 3)
     await start(dut, component(parameters()), total=3 * step, step=step, next=0)
-    dut.next.value = 1
-    await check(dut, (step, 1, 0))
-    await check(dut, (step, 0, 0))
-    dut.next.value = 0
+    await settle(dut)
+    await go_on(dut, (step, 1, 0))
+    await go_on(dut, (step, 0, 0))
     await check(dut, (step, 0, 1))
     await reset(dut)
+    await settle(dut)
     await check(dut, (step, 1, 0))

@@ -53,11 +53,14 @@ async def walk(dut: Any, layer: Layer, rng: random.Random, *, stop: int | None =
     stride = layer.stride(p["narrow_words"] if layer.group else p["full_words"], p["bus_bits"])
     dut.loops.value = to_int(layout("loops"), layer.loops())
     dut.psum_group.value, dut.psum_address.value = layer.group, address
-    await FallingEdge(dut.clk)
+    dut.run.value = 1
     for tile in (2 * list(layer.tiles()))[:stop]:
         group_address = layer.group_address(tile, address, stride)
         chunk = min(layer.chunk, layer.k - tile.chunk * layer.chunk)
         while True:
+            if not dut.valid.value:
+                await FallingEdge(dut.clk)
+                continue
             goes = rng.random() < 0.7
             dut.next.value = int(goes)
             assert loop(dut, "rows")["length"] == tile.rows
@@ -73,15 +76,16 @@ async def walk(dut: Any, layer: Layer, rng: random.Random, *, stop: int | None =
             if not tile.last_chunk:
                 assert int(dut.stored_address.value) == group_address + tile.position * stride
             await FallingEdge(dut.clk)
+            dut.next.value = 0
             if goes:
                 break
-    dut.next.value = 0
+    dut.run.value = 0
 
 
 @cocotb.test()
 @cocotb.parametrize(dataflow=DATAFLOWS, group=[0, 1, 2, 3, 4])
 async def walks_layers(dut: Any, dataflow: str, group: int) -> None:
-    await start(dut, component(parameters()))
+    await start(dut, component(parameters()), run=0)
     rng = random.Random(f"{cocotb.RANDOM_SEED} {dataflow} {group}")
     for steps in {1, max(1, group), rng.choice([max(1, group - 1), group + 1, 7])}:
         await walk(dut, some_layer(rng, parameters(), dataflow, group, steps=steps), rng)
@@ -90,7 +94,7 @@ async def walks_layers(dut: Any, dataflow: str, group: int) -> None:
 
 @cocotb.test()
 async def starts_again_after_a_reset(dut: Any) -> None:
-    await start(dut, component(parameters()))
+    await start(dut, component(parameters()), run=0)
     rng = random.Random(cocotb.RANDOM_SEED)
     for dataflow in DATAFLOWS:
         for _ in range(3):

@@ -75,22 +75,38 @@ def expected_rows(nest: Nest) -> list[Values]:
 
 
 async def walk(dut: Any, nest: Nest, rng: random.Random, *, count: int | None = None) -> None:
-    """The first ``count`` k-tiles, or all of them twice: after the last one comes the first again."""
+    """The first ``count`` k-tiles, or all of them twice: after the last one comes the first again.
+
+    The outputs stand when they are valid, and each k-tile is valid as early as the block says.
+    """
     block = component(parameters())
     dut.loops.value = to_int(nest_layout(), nest.loops)
+    for _ in range(rng.choice([0, 1, 9])):
+        await FallingEdge(dut.clk)
+        assert dut.valid.value == 0
+    dut.run.value = 1
+    late = TileNest.SETTLES + 1  # cycles until the next k-tile is valid
     steps = expected_steps(nest) if isinstance(block, TileNest) else expected_rows(nest)
     for i, values in enumerate((2 * steps)[:count]):
-        waits = rng.choice([0, 0, 0, 1, 3])
+        for _ in range(late):
+            assert dut.valid.value == 0
+            await FallingEdge(dut.clk)
+        waits = rng.choice([0, 0, 0, 1, 3, 9])
+        late = max(1, TileNest.SETTLES - waits)
         for cycle in range(waits + 1):
             dut.next.value = int(cycle == waits)
             await ReadOnly()
+            assert dut.valid.value == 1
             for name, wanted in values.items():
                 bits = int(getattr(dut, name).value)
                 fields = to_fields(getattr(block, name).shape(), bits) if "" not in wanted else {"": bits}
                 seen = {field: fields[field] for field in wanted}
                 assert seen == wanted, f"{name} at {i} of {len(steps)} of {nest}"
             await FallingEdge(dut.clk)
-    dut.next.value = 0
+        dut.next.value = 0
+    dut.run.value = 0
+    await FallingEdge(dut.clk)
+    assert dut.valid.value == 0
 
 
 def random_layer(rng: random.Random, dataflow: Dataflow, **options: Any) -> Nest:
@@ -102,7 +118,7 @@ def random_layer(rng: random.Random, dataflow: Dataflow, **options: Any) -> Nest
 @cocotb.test()
 @cocotb.parametrize(dataflow=list(Dataflow))
 async def walks_layers(dut: Any, dataflow: Dataflow) -> None:
-    await start(dut, component(parameters()))
+    await start(dut, component(parameters()), run=0)
     rng = random.Random(f"{cocotb.RANDOM_SEED} {dataflow}")
     for _ in range(15):
         await walk(dut, random_layer(rng, dataflow), rng)
@@ -114,7 +130,7 @@ async def walks_layers(dut: Any, dataflow: Dataflow) -> None:
 async def walks_parts(dut: Any, dataflow: Dataflow) -> None:
     """Each choice of loops that have their first tile only, with and without whole chunks."""
     block = component(parameters())
-    await start(dut, block)
+    await start(dut, block, run=0)
     if isinstance(block, RowNest):
         return
     rng = random.Random(f"{cocotb.RANDOM_SEED} {dataflow}")
@@ -132,7 +148,7 @@ async def walks_parts(dut: Any, dataflow: Dataflow) -> None:
 @cocotb.test()
 async def reaches_the_largest_sizes(dut: Any) -> None:
     """K of k_bits, in one chunk; a block that is larger than its loop."""
-    await start(dut, component(parameters()))
+    await start(dut, component(parameters()), run=0)
     p, rng = parameters(), random.Random(cocotb.RANDOM_SEED)
     k = (1 << p["k_bits"]) - 1
     for dataflow in Dataflow:
@@ -146,7 +162,7 @@ async def reaches_the_largest_sizes(dut: Any) -> None:
 
 @cocotb.test()
 async def starts_anew_at_reset(dut: Any) -> None:
-    await start(dut, component(parameters()))
+    await start(dut, component(parameters()), run=0)
     rng = random.Random(cocotb.RANDOM_SEED)
     for _ in range(12):
         await walk(dut, random_layer(rng, rng.choice(list(Dataflow))), rng, count=rng.randint(1, 30))
