@@ -313,7 +313,7 @@ class Accelerator(wiring.Component):
         )
 
     def _first_error(self, m, descriptor, weights, activations, parameters, psums, writer, core, post):
-        """The error of a unit around the core; the bus's before what may follow from it."""
+        """The error of a unit around the core, a cycle later; the bus's before what may follow from it."""
         error = Signal(ErrorCode)
         # Regions and images must end together, while the core runs: two cycles after a load unit's last beat
         # the core must have all it needs, and nothing may come when it has.
@@ -338,9 +338,10 @@ class Accelerator(wiring.Component):
             (activations.bad_length | unmatched[1], ErrorCode.ACTIVATION_LENGTH),
             (post.bad_scale, ErrorCode.ILLEGAL_SCALE),
         )
+        m.d.sync += error.eq(ErrorCode.NONE)
         for flag, code in reversed(flags):
             with m.If(flag):
-                m.d.comb += error.eq(code)
+                m.d.sync += error.eq(code)
         return error
 
     def _count(self, m, platform, registers, sequencer, arbiter, writer, core, weights, activations):

@@ -6,6 +6,7 @@ from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
 from sliceforge.gen.host_link import ESCAPE, ESCAPE_XOR, FLAG
+from sliceforge.hw.stream_fifo import StreamFIFO
 
 __all__ = ["FrameSender", "frame_word_layout"]
 
@@ -20,11 +21,11 @@ class FrameSender(wiring.Component):
 
     Members
     -------
-    words : stream in; a last word is taken when the frame's closing flag is.
+    words : stream in.
     octets : stream out.
 
-    Latency: none from a frame's first word to its opening flag. Throughput: a byte a cycle, without a gap.
-    Flow control: valid/ready; ``words.ready`` follows from ``octets.ready``.
+    Latency: 1 cycle from a frame's first word to its opening flag. Throughput: a byte a cycle, but for
+    one cycle before the CRC. Flow control: valid/ready; ``words.ready`` follows from a register.
     """
 
     def __init__(self):
@@ -36,6 +37,10 @@ class FrameSender(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.checksum = crc = CRC32_ISO_HDLC(data_width=8).create()
+        # Two words: no path leads from the octets back through the words' source.
+        m.submodules.fifo = fifo = StreamFIFO(self.words.payload.shape(), depth=2)
+        wiring.connect(m, wiring.flipped(self.words), fifo.i)
+        words = fifo.o
 
         index = Signal(2)  # of the byte in its word
         octet = Signal(8)  # before stuffing
@@ -58,19 +63,19 @@ class FrameSender(wiring.Component):
         with m.FSM():
             with m.State("OPEN"):
                 m.d.comb += [
-                    self.octets.valid.eq(self.words.valid), self.octets.payload.eq(FLAG), crc.start.eq(1)
+                    self.octets.valid.eq(words.valid), self.octets.payload.eq(FLAG), crc.start.eq(1)
                 ]  # fmt: skip
-                with m.If(self.words.valid & self.octets.ready):
+                with m.If(words.valid & self.octets.ready):
                     m.next = "WORDS"
             with m.State("WORDS"):
                 m.d.comb += [
-                    octet.eq(self.words.p.word.word_select(index, 8)),
-                    offers.eq(self.words.valid),
+                    octet.eq(words.p.word.word_select(index, 8)),
+                    offers.eq(words.valid),
                     in_words.eq(1),
                 ]
                 with m.If(sent & (index == 3)):
-                    m.d.comb += self.words.ready.eq(~self.words.p.last)
-                    with m.If(self.words.p.last):
+                    m.d.comb += words.ready.eq(~words.p.last)
+                    with m.If(words.p.last):
                         m.next = "LAST"
             with m.State("LAST"):  # the checksum takes the last octet
                 m.next = "CRC"
@@ -81,7 +86,7 @@ class FrameSender(wiring.Component):
             with m.State("CLOSE"):
                 m.d.comb += [
                     self.octets.valid.eq(1), self.octets.payload.eq(FLAG),
-                    self.words.ready.eq(self.octets.ready),
+                    words.ready.eq(self.octets.ready),
                 ]  # fmt: skip
                 with m.If(self.octets.ready):
                     m.next = "OPEN"

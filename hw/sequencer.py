@@ -28,8 +28,8 @@ class Sequencer(wiring.Component):
     descriptor_done, descriptor_illegal, next_valid, next_address : in; of the descriptor unit.
     layer_valid, layer_ready : out, in; the core's descriptor stream.
     core_done, core_error : in; the core's status. ``stored`` : in; all results have left the store unit.
-    unit_error : in; the first error of any unit, or NONE. Of several errors in a cycle it counts first, then
-        the descriptor's or its address's, then a stall, then the core's.
+    unit_error : in; the first error of any unit, a cycle later, or NONE. Of several errors in a cycle it
+        counts first, then the descriptor's or its address's, then a stall, then the core's.
     bus_idle, bus_owed, bus_moves : in; both halves of the bus together.
     busy, counting, error, layers_done : out; for the registers. ``counting``: between start and interrupt.
     cleared : out; a pulse: a queue starts.
@@ -80,6 +80,8 @@ class Sequencer(wiring.Component):
         error = Signal(ErrorCode)  # of this cycle, where one counts
         goes_on = Signal()  # another layer follows the one that is closed
         settled = Signal()
+        ended = Signal()  # the layer, a cycle ago: an error of its last cycle comes now
+        m.d.sync += ended.eq(self.core_done & self.stored & self.bus_idle)
 
         def stop():
             """In each state in which something runs: an error and a soft reset lead to CLOSE."""
@@ -130,7 +132,7 @@ class Sequencer(wiring.Component):
                     m.next = "RUN"
                 stop()
             with m.State("RUN"):
-                with m.If(self.core_done & self.stored & self.bus_idle):
+                with m.If(ended):
                     m.d.comb += self.layer_ends.eq(~stops)
                     m.next = "CLOSE"
                 stop()
