@@ -13,6 +13,7 @@ from amaranth.build.run import BuildPlan
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.ecp5_cells import ecp5_accumulators
+from sliceforge.gen.synthesis import FPGAS
 from sliceforge.gen.verilog import generate_soc_verilog, soc_module
 from sliceforge.hw.board_top import BoardTop
 
@@ -92,13 +93,30 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     )
     platform.add_file(f"{soc}.v", verilog)
     if target.family == "ecp5":
-        # LUTs are to be saved where half a period is met: without a target they go into speed that the wires
-        # take again. It saves a fifth in blocks of much logic.
         platform.add_file("ecp5_cells.verilog", ecp5_accumulators(verilog))
-        options |= {
-            "script_after_read": f"read_verilog -overwrite ecp5_cells.verilog\n"
-            f"scratchpad -set abc9.D {325_000_000_000 // target.clock_hz}"
-        }
+        options |= {"script_after_read": _ecp5_script(target.clock_hz), "synth_opts": "-nodsp -run map_ffs:"}
     top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz)
     plan: BuildPlan = platform.prepare(top, "top", **options)
     return plan
+
+
+def _ecp5_script(clock_hz: int) -> str:
+    """Yosys's commands up to the last part of synth_ecp5, which maps flip-flops and logic of the whole.
+
+    What comes before that is done block by block, once for each block: of the whole at once it takes four
+    times as long. ABC's goal for logic is a third of a period, as it knows of cells and short wires only:
+    shorter paths cost LUTs, longer ones do not keep up.
+    """
+    coarse = "synth_ecp5 -nodsp -noflatten -top top"
+    return "\n".join(
+        [
+            "read_verilog -overwrite ecp5_cells.verilog",
+            f"scratchpad -set abc9.D {325_000_000_000 // clock_hz}",
+            f"{coarse} -run begin:coarse",
+            *FPGAS["ecp5"].multipliers("top"),
+            f"{coarse} -run coarse:map_ffs",
+            "flatten",
+            "opt",
+            "clean",
+        ]
+    )

@@ -70,9 +70,7 @@ class BurstReader(wiring.Component):
         m.d.comb += [
             block_left.eq(burst - beat[: (burst - 1).bit_length()]),
             past_space.eq(active & beat[-1]),
-            hands_over.eq(
-                active & counted & ~past_space & (room >= count) & (~request.valid | request.ready)
-            ),
+            hands_over.eq(active & counted & ~past_space & (room >= count) & ~request.valid),
         ]
         m.d.sync += [count.eq(Mux(left < block_left, left, block_left)), counted.eq(active & ~hands_over)]
         with m.If(request.ready):

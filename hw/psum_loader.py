@@ -97,7 +97,8 @@ class PsumLoader(wiring.Component):
             groups.i.payload.eq(nest.adds),
             nest.next.eq(nest.valid & Mux(asks, reader.jobs.ready & groups.i.ready, ~needs | (written != 0))),
         ]
-        m.d.sync += written.eq(written + self.psum_written - (nest.next & needs))
+        counts = Signal()  # the tile asked for a cycle ago; the next one comes later
+        m.d.sync += [counts.eq(nest.next & needs), written.eq(written + self.psum_written - counts)]
         with m.If(nest.next & nest.ends):
             m.d.sync += running.eq(0)
         with m.If(self.start):

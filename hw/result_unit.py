@@ -68,7 +68,7 @@ class ResultUnit(wiring.Component):
             "pea_count": pea_count, "lanes": lanes, "vector": vector, "slots": slots,
             "result_lanes": result_lanes, "psum_slots": psum_slots, "max_k": max_k,
         }  # fmt: skip
-        self._tile_m = pea_count * vector
+        self._tile_m, self._tile_n = pea_count * vector, lanes * vector
         self._groups = lanes // result_lanes  # words of a row
         self._tile_words = output_words(lanes, vector, result_lanes)  # of a PEA
         self._sums = vector * result_lanes
@@ -78,7 +78,7 @@ class ResultUnit(wiring.Component):
             {
                 "psum_group": In(3),
                 "psums_resident": In(1),
-                "tiles": In(stream.Signature(output_tile_layout(self._tile_m, lanes * vector))),
+                "tiles": In(stream.Signature(output_tile_layout(self._tile_m, self._tile_n))),
                 "address": Out(range(slots * self._tile_words)),
                 "words": In(data.ArrayLayout(32 * self._sums, pea_count)),
                 "available": In(pea_count),
@@ -109,12 +109,20 @@ class ResultUnit(wiring.Component):
 
         # One tile after the other, so that each finds the partial sums of the one before in their place.
         position = Signal(range(PSUM_BANKS))  # of the tile's step in its group
+        rows, columns = (
+            Signal.like(tile.rows),
+            Signal.like(tile.columns),
+        )  # that are read: of partial sums all
         single = tile.first_chunk & tile.last_chunk  # of partial sums there are none
         issues, tile_ends, closes = Signal(), Signal(), Signal()
         moving = Signal(self.LATENCY)  # the pipeline
         m.d.sync += moving.eq(Cat(issues, moving))
         with m.FSM(name="state") as state:
             with m.State("IDLE"):
+                m.d.sync += [
+                    rows.eq(Mux(tile.last_chunk, tile.rows, self._tile_m)),
+                    columns.eq(Mux(tile.last_chunk, tile.columns, self._tile_n)),
+                ]
                 with m.If(self.tiles.valid & steps.valid & (~memory.overflow | single)):
                     self._choose(m, engine.group, steps, memory)
                     m.d.sync += position.eq(steps.position)
@@ -146,7 +154,8 @@ class ResultUnit(wiring.Component):
             memory.used.eq(engine.group.adds.any()),
         ]
         room = Signal(range(self.LATENCY + 3), init=self.LATENCY + 2)  # places that no address has claimed
-        beat = self._walk(m, engine, memory, state.ongoing("RUN") & (room != 0), issues, tile_ends)
+        may_issue = state.ongoing("RUN") & (room != 0)
+        beat = self._walk(m, engine, memory, rows, columns, may_issue, issues, tile_ends)
         self._send(m, engine, memory, issues, beat, moving, room)
         return m
 
@@ -170,7 +179,7 @@ class ResultUnit(wiring.Component):
             group.exponents.eq(steps.exponents),
         ]
 
-    def _walk(self, m, engine, memory, may_issue, issues, tile_ends):
+    def _walk(self, m, engine, memory, rows, all_columns, may_issue, issues, tile_ends):
         """Addresses: PEA, row of the PEA and beat are cascaded counters. The answers go to the engine."""
         p, tile = self.parameters, self.tiles.p
         pea = Signal(index(p["pea_count"]))
@@ -182,10 +191,10 @@ class ResultUnit(wiring.Component):
         base = Signal.like(self.address)
         row_ends, count = Signal(), Signal(range(self._sums + 1))
         m.d.comb += [
-            left.eq(Mux(tile.last_chunk, tile.columns, p["lanes"] * p["vector"]) - columns),
+            left.eq(all_columns - columns),
             row_ends.eq(left <= self._sums),
             count.eq(Mux(row_ends, left, self._sums)),
-            tile_ends.eq(row_ends & (tile_row + 1 == Mux(tile.last_chunk, tile.rows, self._tile_m))),
+            tile_ends.eq(row_ends & (tile_row + 1 == rows)),
             # All PEAs must have finished the tile before its slot is given back.
             issues.eq(
                 may_issue

@@ -81,6 +81,7 @@ class Sequencer(wiring.Component):
         goes_on = Signal()  # another layer follows the one that is closed
         settled = Signal()
         ended = Signal()  # the layer, a cycle ago: an error of its last cycle comes now
+        m.d.sync += self.run.eq(0)
         m.d.sync += ended.eq(self.core_done & self.stored & self.bus_idle)
 
         def stop():
@@ -128,7 +129,7 @@ class Sequencer(wiring.Component):
             with m.State("SETTLE"):  # the core needs two cycles to refuse a layer
                 m.d.sync += settled.eq(1)
                 with m.If(settled):
-                    m.d.comb += self.run.eq(~stops)
+                    m.d.sync += self.run.eq(~stops)
                     m.next = "RUN"
                 stop()
             with m.State("RUN"):

@@ -95,7 +95,7 @@ class TileNest(wiring.Component):
         rows, columns, chunks, positions, blocks = counters.values()
         output, weight, inputs = Signal(), Signal(), Signal()
         block_step = Signal.like(blocks.step)
-        m.d.sync += block_step.eq(layer.block * Mux(inputs, p["tile_m"], p["tile_n"]))
+        m.d.sync += block_step.eq(Mux(inputs, layer.block * p["tile_m"], layer.block * p["tile_n"]))
         m.d.comb += [
             output.eq(layer.dataflow == Dataflow.OUTPUT_STATIONARY),
             weight.eq(layer.dataflow == Dataflow.WEIGHT_STATIONARY),
