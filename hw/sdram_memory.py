@@ -41,9 +41,9 @@ class SdramMemory(wiring.Component):
     pins_* : to the pins' registers (`sdram_pins`), which add a cycle each way. The chip's clock is behind
         theirs by less than a cycle; CS is low and CKE high all the time.
 
-    Latency: LiteDRAM's, and `SdramWords`'s: 14 cycles from a read's address to the first beat of 64 bits if
-    its row is open. Nothing is accepted until the sequence is over, 200 us after a reset. Flow control:
-    valid/ready. Tested range: bus_bits 32..512, address_bits 32..64, with the chip of the ULX3S at 50 MHz.
+    Latency: 12 + bus_bits / 16 cycles from a read's address to its first beat if its row is open, up to 20
+    more for a refresh. Nothing is answered before the power-up sequence is over, 200 us behind a reset.
+    Throughput: a word of 16 bits a cycle. Flow control: valid/ready. Tested range: bus_bits 32..512, address_bits 32..64, with the chip of the ULX3S at 50 MHz.
     """
 
     def __init__(self, *, controller, start, word_address_bits, row_bits, bus_bits, address_bits):

@@ -102,6 +102,21 @@ class Bench:
                 if self.inside(at):
                     self.check(at, int(answer.rdata), self.beat)
 
+    async def look(self, address: int, beats: int) -> bytes:
+        """What a burst finds there, whatever it is."""
+        await self.ar.send(AxiARTransaction(**self.fields("r", address, beats)))
+        return b"".join(
+            [int((await self.r.recv()).rdata).to_bytes(self.beat, "little") for _ in range(beats)]
+        )
+
+    def hold(self, held: bool) -> None:
+        """Drops all that is under way on both interfaces while their slave is reset by another signal."""
+        master = self.host.master
+        for channel in (self.ar, self.r, self.aw, self.w, self.b, master.read_if, master.write_if):
+            channel.assert_reset(held)
+        for channel in (self.ar, self.r, self.aw, self.w, self.b, *self.host.channels.values()):
+            channel.clear()
+
     def check(self, address: int, found: int, size: int) -> None:
         at = address - MEMORY_BASE
         expected = int.from_bytes(self.data[at : at + size], "little")

@@ -20,9 +20,9 @@ SDRAM = Sdram(CHIPS["ulx3s"], 50_000_000)
 CONTROLLER = "sdram_controller"
 
 
-def sdram_verilog() -> str:
-    """The modules that are none of ours: LiteDRAM's controller and the chip."""
-    return controller_verilog(SDRAM, CONTROLLER) + chip_verilog()
+def sdram_verilog(controller: str = CONTROLLER) -> str:
+    """The modules that are none of ours: LiteDRAM's controller, by this name, and the chip."""
+    return controller_verilog(SDRAM, controller) + chip_verilog()
 
 
 class SdramBoard(wiring.Component):
