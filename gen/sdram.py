@@ -10,20 +10,19 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from math import ceil
 from typing import Any
 
 __all__ = ["CHIPS", "Sdram", "SdramChip", "controller_verilog", "sdram_identity"]
 
 _PACKAGES = ("litedram", "litex", "migen")
-_CAS_LATENCY = 2  # of all chips up to 100 MHz
+_CAS_LATENCY = 2  # all chips have it up to 100 MHz
 _READ_LATENCY = _CAS_LATENCY + 1  # and the register of the data pins
 _MODE_CYCLES = 2  # from a mode register's write to the next command (tMRD)
 _MARGIN_NS = 1.0  # of each time: the clock's jitter, where a time is a whole number of cycles
 _REFRESHES = 8  # in the power-up sequence: the most that one of the makers asks for
 _SETTLE = 16  # cycles from a reset in the middle to the sequence: all that was begun is over
-_LEAST_HZ, _MOST_HZ = 25_000_000, 100_000_000
+_LEAST_HZ, _MOST_HZ = 25_000_000, 50_000_000  # LiteDRAM's refresh; the pins' delays (hw/board_sdram.py)
 _BANK_BITS, _WORD_BYTES = 2, 2
 # Migen writes non-blocking assignments in combinational and initial processes, and signals that none reads.
 _WAIVED = ("COMBDLY", "INITIALDLY", "PROCASSINIT", "UNUSEDSIGNAL", "WIDTHEXPAND")
@@ -77,7 +76,7 @@ class Sdram:
     def cycles(self, *, margin: float = _MARGIN_NS) -> dict[str, int]:
         """The least cycles of each time, with ``margin`` ns more; of `refresh` the most, without.
 
-        Raises ValueError for a clock at which CAS latency 2 or the pins' registers would not do.
+        Raises ValueError for a clock of less than 25 or more than 50 MHz.
         """
         chip, hz = self.chip, self.clock_hz
         if not _LEAST_HZ <= hz <= _MOST_HZ:
@@ -109,37 +108,36 @@ class Sdram:
 
 
 def sdram_identity() -> tuple[str, ...]:
-    """What the controller's Verilog depends on besides chip and clock. ImportError: `controller_verilog`."""
+    """The packages that the controller's Verilog depends on. ToolError: as of `controller_verilog`."""
     _check_packages()
-    source = files("sliceforge.gen").joinpath("sdram.py").read_text(encoding="utf-8")
-    return (source, *_versions())
+    return tuple(f"{package} {version(package)}" for package in _PACKAGES)
 
 
 def controller_verilog(sdram: Sdram, module: str) -> str:
     """LiteDRAM's controller as ``module``: a port of 16 bits, and DFI, all of it the same bytes every time.
 
-    Raises ImportError, in one line, if LiteDRAM is not installed.
+    Raises ToolError if LiteDRAM is not installed.
     """
-    _check_packages()
+    packages = ", ".join(sdram_identity())
     from migen.fhdl import verilog
 
     core = _core(sdram)
     text = str(verilog.convert(core, core.ports, name=module))
     chip = f"{sdram.chip.name} at {sdram.clock_hz} Hz"
-    header = f"// LiteDRAM's controller for the SDRAM of {chip} ({', '.join(_versions())})."
+    header = f"// LiteDRAM's controller for the SDRAM of {chip} ({packages})."
     body = "\n".join(line.rstrip() for line in text.splitlines()[1:]).strip()
     waivers = [[f"// verilator lint_{state} {name}" for name in _WAIVED] for state in ("off", "on")]
     return "\n".join([header, *waivers[0], body, *waivers[1], ""])
 
 
-def _versions() -> list[str]:
-    return [f"{package} {version(package)}" for package in _PACKAGES]
-
-
 def _check_packages() -> None:
+    from sliceforge.sim.toolchain import ToolError  # which imports this package
+
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise ImportError(f"{package} is missing: run `make setup`, or `pip install 'sliceforge[fpga]'`")
+            raise ToolError(
+                f"{package} is missing: run `make setup`, or `pip install 'sliceforge[fpga]'`"
+            )
 
 
 def _core(sdram: Sdram) -> Any:

