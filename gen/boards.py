@@ -118,9 +118,7 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     module, name = target.platform.split(":")
     platform: Any = getattr(import_module(f"amaranth_boards.{module}"), name)()
     soc = soc_module(config)
-    verilog = generate_soc_verilog(
-        config, clock_hz=target.clock_hz, baud=target.baud, **target.memory
-    )
+    verilog = generate_soc_verilog(config, clock_hz=target.clock_hz, baud=target.baud, **target.memory)
     platform.add_file(f"{soc}.v", verilog)
     if target.family == "ecp5":
         # LUTs are to be saved where half a period is met: without a target they go into speed that the wires

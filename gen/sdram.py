@@ -135,9 +135,7 @@ def _check_packages() -> None:
 
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
-            raise ToolError(
-                f"{package} is missing: run `make setup`, or `pip install 'sliceforge[fpga]'`"
-            )
+            raise ToolError(f"{package} is missing: run `make setup`, or `pip install 'sliceforge[fpga]'`")
 
 
 def _core(sdram: Sdram) -> Any:

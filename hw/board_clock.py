@@ -78,7 +78,7 @@ class BoardClock(wiring.Component):
         divide, feedback, post = ecp5_dividers(*self._rates)
         second = {}
         if self._delayed:
-            # Phases are counted in eighths of the oscillator's period; a quarter of ``post`` periods is whole.
+            # Phases are counted in eighths of the oscillator's period: ``post`` / 4 periods are whole ones.
             cycles, eighths = divmod(2 * post, 8)
             second = {
                 "p_CLKOS_DIV": post, "p_CLKOS_ENABLE": "ENABLED", "p_CLKOS_CPHASE": post // 2 + cycles,

@@ -22,9 +22,11 @@ class BoardSdram(wiring.Component):
         chip has it, through a register of the same kind as the pins', so that both are as late.
 
     The chip's clock is a quarter of a period behind (`BoardClock`). At 50 MHz its inputs have then stood for
-    5 ns, and stay for 15; what it reads out comes tAC (6 ns at most) behind its edge, 15 ns before the register
-    takes it: 9 ns are left for the delays of the pins, there and back. Tested range: what the tools say; the
-    pins' cells are the maker's, and are not simulated (sim/sdram_chip.v stands for them).
+    5 ns, and stay for 15. What it reads out comes tAC (6 ns at most) behind its edge, and the register takes
+    it 15 ns behind that edge: 9 ns are left for the delays of the pins, there and back.
+
+    Tested range: none. The pins' cells are the maker's, and not simulated: sim/sdram_chip.v has a register
+    in their place, and the order of the edges.
     """
 
     def __init__(self, *, pins, row_bits):

@@ -43,7 +43,8 @@ class SdramMemory(wiring.Component):
 
     Latency: 12 + bus_bits / 16 cycles from a read's address to its first beat if its row is open, up to 20
     more for a refresh. Nothing is answered before the power-up sequence is over, 200 us behind a reset.
-    Throughput: a word of 16 bits a cycle. Flow control: valid/ready. Tested range: bus_bits 32..512, address_bits 32..64, with the chip of the ULX3S at 50 MHz.
+    Throughput: a word of 16 bits a cycle. Flow control: valid/ready.
+    Tested range: bus_bits 32..512, address_bits 32..64, with the chip of the ULX3S at 50 MHz.
     """
 
     def __init__(self, *, controller, start, word_address_bits, row_bits, bus_bits, address_bits):

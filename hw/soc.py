@@ -47,9 +47,7 @@ class Soc(wiring.Component):
         self._memory_bytes, self._sdram = memory_bytes, sdram
         self._bus = {name: accelerator[name] for name in ("bus_bits", "address_bits")}
         self._pins = {} if sdram is None else sdram_pins("sdram", sdram["row_bits"])
-        super().__init__(
-            {"uart_rx": In(1), "uart_tx": Out(1), "irq": Out(1), "alive": Out(1), **self._pins}
-        )
+        super().__init__({"uart_rx": In(1), "uart_tx": Out(1), "irq": Out(1), "alive": Out(1), **self._pins})
 
     def elaborate(self, platform):
         m = Module()

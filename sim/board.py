@@ -43,7 +43,7 @@ class SimulatedSoc:
     def exchange(self, data: bytes) -> bytes:
         """Sends ``data``, and returns what came meanwhile, in 1,000 cycles or as many as it takes.
 
-        Raises RuntimeError if the SoC sends a byte without its stop bit, or offends against its SDRAM's rules.
+        Raises RuntimeError if the SoC sends a byte without its stop bit, or breaks a rule of its SDRAM.
         """
         byte_cycles = _BITS_PER_BYTE * CLOCKS_PER_BIT
         room = 1 + max(_CYCLES, (len(data) + 1) * byte_cycles) // byte_cycles
@@ -63,7 +63,12 @@ class BoardSimulation:
     """
 
     def __init__(
-        self, config: AcceleratorConfig, *, memory_kib: int | None = 64, error_rate: float = 0.0, seed: int = 0
+        self,
+        config: AcceleratorConfig,
+        *,
+        memory_kib: int | None = 64,
+        error_rate: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self._stack = ExitStack()
         soc = self._stack.enter_context(SimulatedSoc(config, memory_kib=memory_kib))

@@ -1,5 +1,5 @@
-"""Bench of hw/sdram_memory.py, with hw/sdram_words.py, hw/sdram_start.py and LiteDRAM's controller in it: bursts
-and the host's accesses at once, against a model, in an SDRAM chip that watches its rules.
+"""Bench of hw/sdram_memory.py, with hw/sdram_words.py, hw/sdram_start.py and LiteDRAM's controller in it:
+bursts and the host's accesses at once, against a model, in an SDRAM chip that watches its rules.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth import ClockSignal, Instance, Module
@@ -28,15 +29,14 @@ def sdram_verilog(controller: str = CONTROLLER) -> str:
 class SdramBoard(wiring.Component):
     """``block`` with the chip at its pins, whose names begin with ``prefix``; its other ports are passed on.
 
-    fault : out; the chip's.
+    chip: parameters of the chip's module, by default the board's. Member ``fault`` : out; the chip's.
     """
 
-    def __init__(self, block: Any, prefix: str) -> None:
+    def __init__(self, block: Any, prefix: str, chip: Mapping[str, int] | None = None) -> None:
+        self._chip = chip_parameters(SDRAM) if chip is None else chip
         self._block, self._pins = block, sdram_pins(prefix, SDRAM.chip.row_bits)
         self._prefix = prefix
-        others = {
-            name: member for name, member in block.signature.members.items() if name not in self._pins
-        }
+        others = {name: member for name, member in block.signature.members.items() if name not in self._pins}
         super().__init__({**others, "fault": Out(8)})
 
     def elaborate(self, platform: Any) -> Module:
@@ -50,7 +50,7 @@ class SdramBoard(wiring.Component):
             "sdram_chip",
             i_clk=ClockSignal(),
             o_fault=self.fault,
-            **{f"p_{name}": value for name, value in chip_parameters(SDRAM).items()},
+            **{f"p_{name}": value for name, value in self._chip.items()},
             **{
                 f"{'o' if member.flow == In else 'i'}_{name.removeprefix(f'{self._prefix}_')}": getattr(
                     block, name

@@ -1,10 +1,9 @@
 """Builds a block's Verilog for a simulator, once, and runs its cocotb bench on it.
 
 A bench is a module ``bench_<block>`` with cocotb tests, a list ``CASES`` of parameter sets and a function
-``component(parameters)`` that makes the block. It may have a function ``more_verilog(parameters)`` for modules
-that are none of ours, ``MODULES`` may name modules with more tests, and ``VISIBLE``
-give (module, signal) of what the bench has to see inside the block. `test_benches.py` runs all of them from
-pytest.
+``component(parameters)`` that makes the block. ``more_verilog(parameters)`` may give modules that are none of
+ours, ``MODULES`` name modules with more tests, and ``VISIBLE`` give (module, signal) of what the bench has to
+see inside the block. `test_benches.py` runs all of them from pytest.
 """
 
 from __future__ import annotations
