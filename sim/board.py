@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.sdram import CHIPS, Sdram, sdram_identity
@@ -97,34 +96,35 @@ def clock_hz(config: AcceleratorConfig) -> int:
 def build_soc(config: AcceleratorConfig, *, memory_kib: int | None) -> Path:
     """The SoC as a shared library, built once and kept in the cache. Errors: as of `generate_soc_verilog`."""
     clock = clock_hz(config)
-    parameters = {"clock_hz": clock, "baud": clock // CLOCKS_PER_BIT}
-    memory: dict[str, Any] = {"sdram": SDRAM} if memory_kib is None else {"memory_kib": memory_kib}
+    baud = clock // CLOCKS_PER_BIT
+    sdram = SDRAM if memory_kib is None else None
 
     def verilog() -> str:
-        text = generate_soc_verilog(config, **parameters, **memory)
-        return f"{_board(config, memory_kib is None)}\n{text}"
+        text = generate_soc_verilog(config, clock_hz=clock, baud=baud, memory_kib=memory_kib, sdram=sdram)
+        return f"{_board(config, sdram)}\n{text}"
 
     if memory_kib is None:
         identity = repr((SDRAM, sdram_identity(), chip_verilog())).encode()
-        key = {**parameters, "sdram": int(sha256(identity).hexdigest()[:12], 16)}
+        memory = {"sdram": int(sha256(identity).hexdigest()[:12], 16)}
     else:
-        key = {**parameters, "memory_kib": memory_kib}
+        memory = {"memory_kib": memory_kib}
+    key = {"clock_hz": clock, "baud": baud, **memory}
     return build_library(config, "soc", verilog, ("soc_harness.cpp",), top="board", parameters=key)
 
 
-def _board(config: AcceleratorConfig, has_sdram: bool) -> str:
+def _board(config: AcceleratorConfig, sdram: Sdram | None) -> str:
     """Verilog of the SoC with what is at its pins besides the line: the SDRAM's chip."""
     ports = ["clk", "rst", "uart_rx", "uart_tx"]
     text, wires, chip = "", "", "    assign fault = 0;\n"
-    if has_sdram:
+    if sdram is not None:
         pins = {
-            "ras": 1, "cas": 1, "we": 1, "bank": 2, "address": SDRAM.chip.row_bits, "mask": 2,
+            "ras": 1, "cas": 1, "we": 1, "bank": 2, "address": sdram.chip.row_bits, "mask": 2,
             "write_data": 16, "write_enable": 1, "read_data": 16,
         }  # fmt: skip
         text = chip_verilog()
         wires = "".join(f"    wire [{width - 1}:0] sdram_{name};\n" for name, width in pins.items())
         ports += [f"sdram_{name}" for name in pins]
-        values = ", ".join(f".{name}({value})" for name, value in chip_parameters(SDRAM).items())
+        values = ", ".join(f".{name}({value})" for name, value in chip_parameters(sdram).items())
         to_pins = ", ".join(f".{name}(sdram_{name})" for name in pins)
         chip = f"    sdram_chip #({values}) chip (.clk(clk), .fault(fault), {to_pins});\n"
     connections = ", ".join(f".{name}({name})" for name in ports)
