@@ -2,20 +2,21 @@
 //
 // The registers take what is there at a rising edge of clk. The chip's own clock is behind clk, here by half a
 // period: order matters, and the delay does not. fault is the first offence (sim/sdram_chip.py), 0 for none;
-// from then on nothing counts. Times are cycles. What was not written before it is read is anything.
+// from then on nothing counts. Times are cycles, and integers: they are compared with moments before the first.
+// What was not written before it is read is anything.
 module sdram_chip #(
-    parameter ROW_BITS = 13,
-    parameter COLUMN_BITS = 9,
-    parameter POWER_UP = 10000,   // before the first command
-    parameter REFRESHES = 8,      // before the first access
-    parameter REFRESH = 780,      // from one refresh to the next, at most, when a row is opened
-    parameter T_RP = 1,
-    parameter T_RCD = 1,
-    parameter T_RAS = 3,
-    parameter T_RC = 4,
-    parameter T_RRD = 1,
-    parameter T_RFC = 4,
-    parameter T_WR = 1
+    parameter integer ROW_BITS = 13,
+    parameter integer COLUMN_BITS = 9,
+    parameter integer POWER_UP = 10000,   // before the first command
+    parameter integer REFRESHES = 8,      // before the first access
+    parameter integer REFRESH = 780,      // from one refresh to the next, at most, when a row is opened
+    parameter integer T_RP = 1,
+    parameter integer T_RCD = 1,
+    parameter integer T_RAS = 3,
+    parameter integer T_RC = 4,
+    parameter integer T_RRD = 1,
+    parameter integer T_RFC = 4,
+    parameter integer T_WR = 1
 ) (
     input clk,
     input ras,

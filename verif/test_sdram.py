@@ -111,6 +111,6 @@ def test_the_chip_finds(fault: int, tmp_path: Path) -> None:
 
 def test_the_chips_parameters_are_in_its_verilog() -> None:
     verilog = (Path(__file__).parent.parent / "sim" / "sdram_chip.v").read_text("utf-8")
-    named = set(re.findall(r"parameter (\w+) =", verilog))
+    named = set(re.findall(r"parameter integer (\w+) =", verilog))
     assert set(chip_parameters(SDRAM)) | {"REFRESHES"} == named
     assert {int(code) for code in re.findall(r"fail\((\d+)\)", verilog)} == set(range(1, len(FAULTS)))
