@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -13,11 +13,12 @@ from amaranth.build.run import BuildPlan
 
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.ecp5_cells import ecp5_accumulators
+from sliceforge.gen.sdram import CHIPS, Sdram
 from sliceforge.gen.synthesis import FPGAS
 from sliceforge.gen.verilog import generate_soc_verilog, soc_module
 from sliceforge.hw.board_top import BoardTop
 
-__all__ = ["BOARDS", "Board", "board", "build_plan"]
+__all__ = ["BOARDS", "MEMORIES", "Board", "board", "build_plan"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Board:
     """Fields of the configuration that the FPGA decides, and that the host need not know."""
     clock_hz: int = 50_000_000
     memory_kib: int = 64
+    """Of memory on the FPGA, where it is not the SDRAM."""
+    sdram: str | None = None
+    """Name in `CHIPS` of the SDRAM that is the memory."""
     baud: int = 1_000_000
 
     def config(self, source: str | None = None, settings: tuple[str, ...] = ()) -> AcceleratorConfig:
@@ -43,13 +47,26 @@ class Board:
         return AcceleratorConfig.load(source or self.preset, (*own, *settings))
 
     @property
+    def memory(self) -> dict[str, Any]:
+        """The arguments of `generate_soc_verilog` that say which memory it has."""
+        if self.sdram is None:
+            return {"memory_kib": self.memory_kib}
+        return {"sdram": Sdram(CHIPS[self.sdram], self.clock_hz)}
+
+    @property
+    def memory_bytes(self) -> int:
+        if self.sdram is not None:
+            return CHIPS[self.sdram].memory_bytes
+        return 1024 * self.memory_kib
+
+    @property
     def bitstream(self) -> bool:
         """Whether the whole build runs here; else it ends with the project for the maker's tools."""
         return self.family == "ecp5"
 
 
 # An ECP5-85F has 156 multipliers and 208 block RAMs. An edge's 32 operators take 4 of each: only 16 KiB
-# are left for the memory; with fewer tables the logic does not fit.
+# are left for a memory on the chip; with fewer tables the logic does not fit.
 _ECP5 = {"packing": 2, "packed_products": 8, "table_products": 8}
 _XC7 = {"packing": 4, "packed_products": 16}
 
@@ -58,9 +75,12 @@ BOARDS = {
     for board in (
         Board(
             "ulx3s-85f", "ULX3S with ECP5 LFE5U-85F", "ulx3s:ULX3S_85F_Platform", "ecp5", "edge", _ECP5,
-            memory_kib=16,
+            memory_kib=16, sdram="ulx3s",
         ),
-        Board("ulx3s-45f", "ULX3S with ECP5 LFE5U-45F", "ulx3s:ULX3S_45F_Platform", "ecp5", "tiny", _ECP5),
+        Board(
+            "ulx3s-45f", "ULX3S with ECP5 LFE5U-45F", "ulx3s:ULX3S_45F_Platform", "ecp5", "tiny", _ECP5,
+            sdram="ulx3s",
+        ),
         Board(
             "ecpix5-85", "ECPIX-5 with ECP5 LFE5UM5G-85F", "ecpix5:ECPIX585Platform", "ecp5", "edge", _ECP5,
             memory_kib=16,
@@ -74,11 +94,22 @@ BOARDS = {
 }  # fmt: skip
 
 
-def board(name: str) -> Board:
-    """The board of this name; ValueError lists them."""
+MEMORIES = ("sdram", "chip")
+
+
+def board(name: str, memory: str | None = None) -> Board:
+    """The board of this name, with the memory that it has by itself, or with its "sdram" or one on the FPGA,
+    "chip". ValueError lists boards and memories.
+    """
     if name not in BOARDS:
         raise ValueError(f"board must be one of {', '.join(BOARDS)}, not {name!r}")
-    return BOARDS[name]
+    if memory not in (None, *MEMORIES):
+        raise ValueError(f"memory must be one of {', '.join(MEMORIES)}, not {memory!r}")
+    found = BOARDS[name]
+    if memory == "sdram" and found.sdram is None:
+        with_sdram = ", ".join(b.name for b in BOARDS.values() if b.sdram)
+        raise ValueError(f"memory sdram must be on a board that has one ({with_sdram}), not on {name}")
+    return replace(found, sdram=None) if memory == "chip" else found
 
 
 def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> BuildPlan:
@@ -88,14 +119,13 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     module, name = target.platform.split(":")
     platform: Any = getattr(import_module(f"amaranth_boards.{module}"), name)()
     soc = soc_module(config)
-    verilog = generate_soc_verilog(
-        config, clock_hz=target.clock_hz, baud=target.baud, memory_kib=target.memory_kib
-    )
+    verilog = generate_soc_verilog(config, clock_hz=target.clock_hz, baud=target.baud, **target.memory)
     platform.add_file(f"{soc}.v", verilog)
     if target.family == "ecp5":
         platform.add_file("ecp5_cells.verilog", ecp5_accumulators(verilog))
         options |= {"script_after_read": _ecp5_script(target.clock_hz), "synth_opts": "-nodsp -run map_ffs:"}
-    top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz)
+    row_bits = None if target.sdram is None else CHIPS[target.sdram].row_bits
+    top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz, row_bits=row_bits)
     plan: BuildPlan = platform.prepare(top, "top", **options)
     return plan
 

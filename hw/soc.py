@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 # (a block that is placed as an instance of a shared module only lends its ports)
-"""SoC: the accelerator with a memory on the chip and a host at a UART. Wiring only."""
+"""SoC: the accelerator with a memory and a host at a UART. Wiring only."""
 
 from math import log2
 
@@ -17,6 +17,7 @@ from sliceforge.hw.frame_sender import FrameSender
 from sliceforge.hw.hierarchy import place
 from sliceforge.hw.host_bridge import HostBridge
 from sliceforge.hw.onchip_memory import OnChipMemory
+from sliceforge.hw.sdram_memory import SdramMemory, sdram_pins
 from sliceforge.hw.uart import UartReceiver, UartTransmitter
 
 __all__ = ["Soc"]
@@ -29,24 +30,24 @@ class Soc(wiring.Component):
     Parameters
     ----------
     accelerator : dict of `Accelerator`'s parameters.
-    clock_hz, baud : rates of the clock and of the line. memory_kib : size of the memory.
+    clock_hz, baud : rates of the clock and of the line. memory_bytes : size of the memory.
+    sdram : dict of those parameters of `SdramMemory` that are not the bus's; None for a memory on the chip.
 
     Members
     -------
     uart_rx, uart_tx : in, out; the line to the host. uart_rx need not be synchronous.
     irq : out; the accelerator's interrupt. alive : out; a square wave of about 1 Hz.
+    sdram_* : with `sdram`; to the registers of its pins (`sdram_pins`).
 
     Domains: all on the bus is reset by the host, too. Tested range: docs/verification.md.
     """
 
-    def __init__(self, *, accelerator, clock_hz, baud, memory_kib):
+    def __init__(self, *, accelerator, clock_hz, baud, memory_bytes, sdram=None):
         self._accelerator, self._clock_hz, self._baud = accelerator, clock_hz, baud
-        self._memory = {
-            "memory_bytes": 1024 * memory_kib,
-            "bus_bits": accelerator["bus_bits"],
-            "address_bits": accelerator["address_bits"],
-        }
-        super().__init__({"uart_rx": In(1), "uart_tx": Out(1), "irq": Out(1), "alive": Out(1)})
+        self._memory_bytes, self._sdram = memory_bytes, sdram
+        self._bus = {name: accelerator[name] for name in ("bus_bits", "address_bits")}
+        self._pins = {} if sdram is None else sdram_pins("sdram", sdram["row_bits"])
+        super().__init__({"uart_rx": In(1), "uart_tx": Out(1), "irq": Out(1), "alive": Out(1), **self._pins})
 
     def elaborate(self, platform):
         m = Module()
@@ -57,14 +58,21 @@ class Soc(wiring.Component):
             return component
 
         clock_hz, baud, clocks = self._clock_hz, self._baud, clocks_per_bit(self._clock_hz, self._baud)
-        words = hello(clock_hz=clock_hz, baud=baud, memory_bytes=self._memory["memory_bytes"])
+        words = hello(clock_hz=clock_hz, baud=baud, memory_bytes=self._memory_bytes)
         uart_receiver = unit("uart_receiver", UartReceiver(clocks=clocks))
         receiver = unit("frame_receiver", FrameReceiver(timeout=round(clock_hz * FRAME_TIMEOUT)))
         bridge = unit("host_bridge", HostBridge(hello=words, timeout=BUS_TIMEOUT))
         sender = unit("frame_sender", FrameSender())
         uart_transmitter = unit("uart_transmitter", UartTransmitter(clocks=clocks))
         accelerator = unit("accelerator", Accelerator(**self._accelerator), "bus")
-        memory = unit("memory", OnChipMemory(**self._memory), "bus")
+        if self._sdram is None:
+            memory = unit("memory", OnChipMemory(memory_bytes=self._memory_bytes, **self._bus), "bus")
+        else:
+            memory = unit("memory", SdramMemory(**self._sdram, **self._bus))
+            m.d.comb += memory.restart.eq(bridge.reset_bus)
+            for name, member in self._pins.items():
+                inner, outer = getattr(memory, name.replace("sdram", "pins")), getattr(self, name)
+                m.d.comb += inner.eq(outer) if member.flow == In else outer.eq(inner)
 
         m.d.comb += [
             ClockSignal("bus").eq(ClockSignal()),
@@ -83,7 +91,7 @@ class Soc(wiring.Component):
         wiring.connect(m, receiver.requests, bridge.requests)
         wiring.connect(m, bridge.words, sender.words)
         wiring.connect(m, sender.octets, uart_transmitter.octets)
-        bus = self._memory["address_bits"], self._memory["bus_bits"]
+        bus = self._bus["address_bits"], self._bus["bus_bits"]
         connect_buses(
             m, accelerator, memory, {**axi_read_master("m_axi", *bus), **axi_write_master("m_axi", *bus)}
         )

@@ -1,5 +1,5 @@
-"""Lints the Verilog of every preset, and of tiny's SoC, with Verilator's full set of warnings. Exit status 1
-if one warns."""
+"""Lints the Verilog of every preset, and of the SoC of tiny with each kind of memory, with all of Verilator's
+warnings. Exit status 1 if one warns."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.host_link import DEFAULT_BAUD
+from sliceforge.gen.sdram import CHIPS, Sdram
 from sliceforge.gen.verilog import generate_soc_verilog, generate_verilog, soc_module
 from sliceforge.sim.toolchain import verilator_env
 
@@ -31,11 +32,16 @@ def main() -> int:
     env = verilator_env()
     presets = [AcceleratorConfig.preset(name) for name in AcceleratorConfig.presets()]
     tiny = AcceleratorConfig.preset("tiny")
+    sdram = Sdram(CHIPS["ulx3s"], 50_000_000)
     designs: list[tuple[str, Callable[[], str]]] = [
         *((config.module, partial(generate_verilog, config)) for config in presets),
         (
             soc_module(tiny),
             partial(generate_soc_verilog, tiny, clock_hz=25_000_000, baud=DEFAULT_BAUD, memory_kib=64),
+        ),
+        (
+            soc_module(tiny),
+            partial(generate_soc_verilog, tiny, clock_hz=50_000_000, baud=DEFAULT_BAUD, sdram=sdram),
         ),
     ]
     failed = False

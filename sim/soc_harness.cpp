@@ -90,6 +90,7 @@ extern "C" {
 
 Soc* soc_new(int clocks_per_bit) { return new Soc(clocks_per_bit); }
 void soc_free(Soc* s) { delete s; }
+int soc_fault(Soc* s) { return s->top->fault; }
 int soc_exchange(Soc* s, const uint8_t* data, int count, uint64_t cycles, uint8_t* answer) {
     return s->exchange(data, count, cycles, answer);
 }

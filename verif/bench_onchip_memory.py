@@ -5,28 +5,16 @@ Through cocotbext-axi's channels, with random pauses; protocol checkers watch bo
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
-from cocotbext.axi import AxiBus, AxiResp
-from cocotbext.axi.axi_channels import (
-    AxiARSource,
-    AxiARTransaction,
-    AxiAWSource,
-    AxiAWTransaction,
-    AxiBSink,
-    AxiRSink,
-    AxiWSource,
-    AxiWTransaction,
-)
+from cocotbext.axi.axi_channels import AxiARTransaction, AxiAWTransaction
 
 from sliceforge.gen.host_link import MEMORY_BASE
 from sliceforge.hw.onchip_memory import OnChipMemory
-from sliceforge.verif.axi import CocotbPort, Pauses
-from sliceforge.verif.axi_checker import AxiChecker, Watched, watch
+from sliceforge.verif.axi_checker import Watched
+from sliceforge.verif.memory_bench import Bench
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, reset, start
 
@@ -37,125 +25,17 @@ CASES = [
     {"memory_bytes": 5120, "bus_bits": 128, "address_bits": 33},
 ]
 
-OKAY, DECERR = AxiResp.OKAY, AxiResp.DECERR
-
 
 def component(p: dict[str, Any]) -> Watched:
     return Watched(OnChipMemory(**p), {"s_axi": False, "s_lite": True})
 
 
-class Bench:
-    """``data`` is what the memory must hold, once `fill` has written all of it."""
-
-    def __init__(self, dut: Any, pauses: float = 0.0) -> None:
-        p = parameters()
-        self.dut = dut
-        self.random = random.Random(f"{cocotb.RANDOM_SEED} {pauses}")
-        self.size, self.beat, self.address_bits = p["memory_bytes"], p["bus_bits"] // 8, p["address_bits"]
-        self.end = MEMORY_BASE + self.size
-        self.data = bytearray(self.size)
-        bus = AxiBus.from_prefix(dut, "s_axi")
-        self.host = CocotbPort(dut, "s_lite", None)
-        self.ar, self.aw = (
-            AxiARSource(bus.read.ar, dut.clk, dut.rst),
-            AxiAWSource(bus.write.aw, dut.clk, dut.rst),
-        )
-        self.r, self.b = AxiRSink(bus.read.r, dut.clk, dut.rst), AxiBSink(bus.write.b, dut.clk, dut.rst)
-        self.w = AxiWSource(bus.write.w, dut.clk, dut.rst)
-        channels = {"ar": self.ar, "r": self.r, "aw": self.aw, "w": self.w, "b": self.b}
-        channels |= {f"host {name}": channel for name, channel in self.host.channels.items()}
-        self.pauses = Pauses(dut.clk, channels, pauses)
-        self.axi = AxiChecker("s_axi", address_bits=self.address_bits, data_bits=p["bus_bits"])
-        self.lite = AxiChecker("s_lite", address_bits=32, data_bits=32, lite=True)
-        watch(dut, {"s_axi": self.axi, "s_lite": self.lite})
-
-    def fields(self, channel: str, address: int, beats: int) -> dict[str, int]:
-        values = {"addr": address, "len": beats - 1, "size": self.beat.bit_length() - 1, "burst": 1}
-        values |= {"id": 0, "lock": 0, "cache": 3, "prot": 0}
-        return {f"a{channel}{name}": value for name, value in values.items()}
-
-    def inside(self, address: int) -> bool:
-        return MEMORY_BASE <= address < self.end
-
-    def burst(self, first: int, stop: int) -> tuple[int, int]:
-        """Address and beats of a random burst within bytes ``first`` .. ``stop - 1`` of the memory."""
-        at = self.random.randrange(first, stop, self.beat)
-        page = 4096 - (MEMORY_BASE + at) % 4096
-        most = min(256, (min(stop - at, page)) // self.beat)
-        return MEMORY_BASE + at, self.random.choice([1, most, self.random.randint(1, most)])
-
-    async def read(self, bursts: Sequence[tuple[int, int]]) -> None:
-        """Asks for all of them, and checks the answers, beat by beat."""
-        for address, beats in bursts:
-            await self.ar.send(AxiARTransaction(**self.fields("r", address, beats)))
-        for address, beats in bursts:
-            for i in range(beats):
-                answer, at = await self.r.recv(), address + i * self.beat
-                assert answer.rresp == (OKAY if self.inside(at) else DECERR), f"{at:#x}: {answer.rresp!r}"
-                assert int(answer.rlast) == (i == beats - 1)
-                if self.inside(at):
-                    self.check(at, int(answer.rdata), self.beat)
-
-    def check(self, address: int, found: int, size: int) -> None:
-        at = address - MEMORY_BASE
-        expected = int.from_bytes(self.data[at : at + size], "little")
-        assert found == expected, f"{address:#x} holds {found:#x}, not {expected:#x}"
-
-    def put(self, address: int, value: int, strobes: int, size: int) -> None:
-        for i in range(size):
-            if strobes >> i & 1 and self.inside(address):
-                self.data[address - MEMORY_BASE + i] = value >> 8 * i & 0xFF
-
-    async def write(self, bursts: Sequence[tuple[int, int]], strobes: int | None = None) -> None:
-        """Random data with random strobes (or these), and the answers."""
-        expected = []
-        for address, beats in bursts:
-            await self.aw.send(AxiAWTransaction(**self.fields("w", address, beats)))
-            for i in range(beats):
-                at, value = address + i * self.beat, self.random.getrandbits(8 * self.beat)
-                words = self.random.getrandbits(self.beat // 4)
-                mask = sum(15 << 4 * word for word in range(self.beat // 4) if words >> word & 1)
-                mask = mask if strobes is None else strobes
-                await self.w.send(AxiWTransaction(wdata=value, wstrb=mask, wlast=int(i == beats - 1)))
-                self.put(at, value, mask, self.beat)
-            whole = self.inside(address) and self.inside(address + (beats - 1) * self.beat)
-            expected.append(OKAY if whole else DECERR)
-        for response in expected:
-            assert (await self.b.recv()).bresp == response
-
-    async def fill(self) -> None:
-        """Writes all of the memory."""
-        spans = range(0, self.size, min(4096, 256 * self.beat))
-        await self.write(
-            [(MEMORY_BASE + at, (min(spans.step, self.size - at)) // self.beat) for at in spans],
-            (1 << self.beat) - 1,
-        )
-
-    async def host_read(self, address: int) -> None:
-        answer = await self.host.master.read(address, 4)
-        assert answer.resp == (OKAY if self.inside(address) else DECERR), f"{address:#x}: {answer.resp!r}"
-        if self.inside(address):
-            self.check(address, int.from_bytes(answer.data, "little"), 4)
-
-    async def host_write(self, address: int, strobes: int = 15) -> None:
-        value = self.random.getrandbits(32)
-        response = await self.host.write_strobed(address, value, strobes)
-        assert response == (OKAY if self.inside(address) else DECERR), f"{address:#x}: {response!r}"
-        self.put(address, value, strobes, 4)
-
-    async def finish(self) -> None:
-        """All of the memory is right, and both interfaces are quiet."""
-        self.pauses.set_shares(0.0)
-        spans = range(0, self.size, min(4096, 256 * self.beat))
-        await self.read([(MEMORY_BASE + at, min(spans.step, self.size - at) // self.beat) for at in spans])
-        await ClockCycles(self.dut.clk, 20)
-        self.axi.finish()
-        self.lite.finish()
-
-
 async def begin(dut: Any, pauses: float = 0.0) -> Bench:
-    await start(dut, component(parameters()))
-    bench = Bench(dut, pauses)
+    p = parameters()
+    await start(dut, component(p))
+    bench = Bench(
+        dut, size=p["memory_bytes"], bus_bits=p["bus_bits"], address_bits=p["address_bits"], pauses=pauses
+    )
     await bench.fill()
     return bench
 

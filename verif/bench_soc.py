@@ -17,12 +17,15 @@ from sliceforge.sim.driver import Driver, place
 from sliceforge.verif.accelerator_layers import GoldenLayer, small_layer
 from sliceforge.verif.link import PERIOD, frame, request
 from sliceforge.verif.simulation import parameters
-from sliceforge.verif.soc_host import BAUD, Host, begin, component
+from sliceforge.verif.soc_host import BAUD, Host, begin, component, more_verilog
 from sliceforge.verif.streams import reset
 
-__all__ = ["CASES", "component"]
+__all__ = ["CASES", "component", "more_verilog"]
 
-CASES = [{"preset": "tiny", "clocks": 4, "memory_kib": 12}]
+CASES = [
+    {"preset": "tiny", "clocks": 4, "memory_kib": 12},
+    {"preset": "tiny", "clocks": 4, "sdram": True},
+]
 
 DONE, START = 1, 1
 """Bits of INTERRUPT_PENDING and INTERRUPT_ENABLE, and of CONTROL."""
@@ -31,8 +34,7 @@ DONE, START = 1, 1
 @cocotb.test()
 async def says_hello(dut: Any) -> None:
     host = await begin(dut)
-    memory_bytes = 1024 * host.p["memory_kib"]
-    words = hello(clock_hz=host.p["clocks"] * BAUD, baud=BAUD, memory_bytes=memory_bytes)
+    words = hello(clock_hz=host.p["clocks"] * BAUD, baud=BAUD, memory_bytes=host.memory_bytes)
     assert await host.ask(Operation.HELLO) == (Status.OK, list(words))
     assert len(words) == len(HELLO_WORDS)
     await host.finish()
@@ -66,29 +68,30 @@ async def reaches_every_register(dut: Any) -> None:
 
 @cocotb.test()
 async def reaches_all_of_memory(dut: Any) -> None:
-    """And nothing behind it: a write that leaves it has written what was inside."""
+    """And nothing behind it: a write that leaves it has written what was inside. Of an SDRAM: both ends, and
+    a row of each bank."""
     host = await begin(dut)
-    count = 256 * host.p["memory_kib"]
-    words = [host.random.getrandbits(32) for _ in range(count)]
-    for i in range(0, count, MOST_WORDS):
-        await host.awrite(MEMORY_BASE + 4 * i, *words[i : i + MOST_WORDS])
-    found = []
-    for i in range(0, count, MOST_WORDS):
-        found += await host.aread(MEMORY_BASE + 4 * i, MOST_WORDS)
-    assert found == words
+    count = host.memory_bytes // 4
+    blocks = list(range(0, count, MOST_WORDS))
+    if host.p.get("sdram"):
+        blocks = [0, *(i * count // 16 + i * MOST_WORDS for i in range(1, 8)), count - MOST_WORDS]
+    words = {i: [host.random.getrandbits(32) for _ in range(MOST_WORDS)] for i in blocks}
+    for i in blocks:
+        await host.awrite(MEMORY_BASE + 4 * i, *words[i])
+    for i in blocks:
+        assert await host.aread(MEMORY_BASE + 4 * i, MOST_WORDS) == words[i]
     end = MEMORY_BASE + 4 * count
     assert await host.ask(Operation.READ, end - 8, count=3) == (Status.SLAVE_ERROR, [])
     assert await host.ask(Operation.WRITE, end - 8, [1, 2, 3, 4]) == (Status.SLAVE_ERROR, [])
-    assert await host.aread(end - 12, 3) == [words[-3], 1, 2]
-    assert await host.aread(MEMORY_BASE) == words[:1]
+    assert await host.aread(end - 12, 3) == [words[blocks[-1]][-3], 1, 2]
+    assert await host.aread(MEMORY_BASE) == words[0][:1]
     await host.finish()
 
 
 async def run_layer(host: Host, driver: Driver, **settings: Any) -> None:
     """A layer of a few tiles through the driver, against the golden model."""
     layer = small_layer(host.random, host.config, **settings)
-    memory_bytes = 1024 * host.p["memory_kib"]
-    result = await bridge(driver.run)([layer.image], base=MEMORY_BASE, memory_bytes=memory_bytes)
+    result = await bridge(driver.run)([layer.image], base=MEMORY_BASE, memory_bytes=host.memory_bytes)
     np.testing.assert_array_equal(result.outputs[0], layer.result)
     assert result.counters["OUTER_PRODUCTS"] == layer.products()
     assert host.dut.irq.value == 0
@@ -111,7 +114,7 @@ async def runs_layers(dut: Any, noise: float) -> None:
 async def load(host: Host, shape: tuple[int, int, int]) -> GoldenLayer:
     """Puts a layer into memory, and all but its start into the registers."""
     layer = small_layer(host.random, host.config, shape)
-    placement = place([layer.image], base=MEMORY_BASE, memory_bytes=1024 * host.p["memory_kib"])
+    placement = place([layer.image], base=MEMORY_BASE, memory_bytes=host.memory_bytes)
     await bridge(host.write_memory)(placement.address, placement.data)
     await host.awrite(host.registers["QUEUE_ADDRESS"].offset, placement.address)
     await host.awrite(host.registers["INTERRUPT_ENABLE"].offset, DONE)

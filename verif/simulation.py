@@ -1,9 +1,9 @@
 """Builds a block's Verilog for a simulator, once, and runs its cocotb bench on it.
 
 A bench is a module ``bench_<block>`` with cocotb tests, a list ``CASES`` of parameter sets and a function
-``component(parameters)`` that makes the block. ``MODULES`` may name modules with more tests, and ``VISIBLE``
-give (module, signal) of what the bench has to see inside the block. `test_benches.py` runs all of them from
-pytest.
+``component(parameters)`` that makes the block. ``more_verilog(parameters)`` may give modules that are none of
+ours, ``MODULES`` name modules with more tests, and ``VISIBLE`` give (module, signal) of what the bench has to
+see inside the block. `test_benches.py` runs all of them from pytest.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def run_bench(
         verilog = netlist(verilog, module)
         args.append("-Wno-UNOPTFLAT")  # gates of one bit of a port may hang on another bit of it
     tests = import_module(f"sliceforge.verif.{bench}")
+    if hasattr(tests, "more_verilog"):
+        verilog += tests.more_verilog(parameters)
     names = [bench, *getattr(tests, "MODULES", ())]
     visible = "`verilator_config\n" + "".join(
         f'public_flat_rd -module "{module}_{block}" -var "{signal}"\n'

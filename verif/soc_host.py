@@ -14,22 +14,34 @@ from cocotb.task import resume
 from sliceforge.gen import AcceleratorConfig
 from sliceforge.gen.host_link import MOST_WORDS, Operation, Status
 from sliceforge.gen.registers import register_map
-from sliceforge.gen.verilog import soc
+from sliceforge.gen.verilog import sdram_controller_module, soc
 from sliceforge.hw.soc import Soc
 from sliceforge.sim.driver import BusError
 from sliceforge.verif.link import Line, bodies, frame, request, word_bytes
+from sliceforge.verif.sdram_board import SDRAM, SdramBoard, check_chip, sdram_verilog
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import start
 
-__all__ = ["BAUD", "Host", "begin", "component"]
+__all__ = ["BAUD", "Host", "begin", "component", "more_verilog"]
 
 BAUD = 10_000
 """Low, so that the times that the SoC measures have few cycles."""
 
 
-def component(p: dict[str, Any]) -> Soc:
+def component(p: dict[str, Any]) -> Soc | SdramBoard:
+    """With ``sdram`` instead of ``memory_kib`` it has its chip, whose times are those of a clock of 50 MHz:
+    the clock that the SoC is told to have is only the UART's, and that of time-outs."""
     config = AcceleratorConfig.preset(p["preset"])
-    return soc(config, clock_hz=p["clocks"] * BAUD, baud=BAUD, memory_kib=p["memory_kib"])
+    rates = {"clock_hz": p["clocks"] * BAUD, "baud": BAUD}
+    if p.get("sdram"):
+        return SdramBoard(soc(config, **rates, sdram=SDRAM), "sdram")
+    return soc(config, **rates, memory_kib=p["memory_kib"])
+
+
+def more_verilog(p: dict[str, Any]) -> str:
+    if not p.get("sdram"):
+        return ""
+    return sdram_verilog(sdram_controller_module(AcceleratorConfig.preset(p["preset"])))
 
 
 class Host:
@@ -38,6 +50,7 @@ class Host:
     def __init__(self, dut: Any, mismatch: float = 0.0) -> None:
         self.p = parameters()
         self.dut = dut
+        self.memory_bytes = SDRAM.chip.memory_bytes if self.p.get("sdram") else 1024 * self.p["memory_kib"]
         self.config = AcceleratorConfig.preset(self.p["preset"])
         self.registers = {register.name: register for register in register_map(self.config)}
         self.random = random.Random(f"host {cocotb.RANDOM_SEED}")
@@ -95,6 +108,8 @@ class Host:
         self.line.received.clear()
         await self.line.bits(50)
         assert not self.line.received and self.dut.uart_tx.value == 1
+        if self.p.get("sdram"):
+            check_chip(self.dut)
 
     # The port.
 

@@ -157,6 +157,7 @@ class TestCommands:
         ("arguments", "status", "sentence"),
         [
             (["--memory-kib", "0"], 2, "memory_kib must be 1..4096, not 0"),
+            (["--memory-kib", "8", "--sdram"], 2, "memory_kib must not be given with an SDRAM, not 8"),
             (["--errors", "1.5"], 2, "errors must be 0 to 1, not 1.5"),
             (["--errors", "nan"], 2, "errors must be 0 to 1, not nan"),
             (["--seed", "1"], 2, "seed must come with errors, not alone as 1"),
@@ -189,6 +190,16 @@ class TestEngine:
         result = gemm(**given, config=TINY, zero_point=100, engine=f"uart://{device}")
         np.testing.assert_array_equal(result.output, exact(given))
         assert result.report["parts"] > 1
+
+    def test_on_an_sdram(self) -> None:
+        """Of 32 MiB, so in one part; its chip sees none of its rules broken."""
+        given = operands(50, 60, 41)
+        with BoardSimulation(TINY, memory_kib=None) as board:
+            result = gemm(**given, config=TINY, zero_point=100, engine=f"uart://{board.device}")
+            with UartPort(board.device, TINY) as port:
+                assert port.memory_bytes == 32 << 20
+        np.testing.assert_array_equal(result.output, exact(given))
+        assert result.report["parts"] == 1
 
     def test_on_a_bad_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         spoilt = 0

@@ -80,9 +80,45 @@ def test_plan_is_complete_and_the_same_every_time(name: str) -> None:
         cells = re.findall(r"^module (\w+)", files["ecp5_cells.verilog"], re.MULTILINE)
         assert cells == sorted(found for found in modules if "accumulator" in found) and len(cells) == 2
         assert "read_verilog -overwrite ecp5_cells.verilog" in files["top.ys"]
+    assert ("sliceforge_tiny_soc_sdram_controller" in modules) == (target.sdram is not None)
     constraints = files["top.lpf" if target.bitstream else "top.xdc"]
     for port in ("uart", "clk"):
         assert re.search(rf"{port}\w*", constraints), port
+
+
+def test_every_pin_of_the_sdram_has_its_register() -> None:
+    """Of 39 pins all but the clock's, which has a cell of two edges, and CS and CKE, which stand still."""
+    target = board("ulx3s-45f")
+    plan = build_plan(target, target.config("tiny"))
+    constraints, top = (str(plan.files[name]) for name in ("top.lpf", "top.il"))
+    assert len(set(re.findall(r'COMP "(sdram_0__\w+(?:\[\d+\])?)"', constraints))) == 39
+    cells = {
+        name: len(re.findall(rf"cell \\{name} ", top))
+        for name in ("OFS1P3DX", "IFS1P3DX", "ODDRX1F", "EHXPLLL")
+    }
+    outputs = 3 + 2 + 13 + 2  # commands, bank, address, masks
+    assert cells == {"OFS1P3DX": outputs + 2 * 16, "IFS1P3DX": 16, "ODDRX1F": 1, "EHXPLLL": 1}
+    # A quarter of its 12 periods behind the other clock.
+    phases = {
+        name: int(value, 2) if set(value) <= {"0", "1"} and len(value) > 2 else int(value)
+        for name, value in re.findall(r"parameter \\(CLKO[PS]_(?:DIV|CPHASE|FPHASE)) \d*'?(?:s?)(\d+)", top)
+    }
+    assert phases["CLKOS_DIV"] == phases["CLKOP_DIV"] == 12
+    assert (phases["CLKOS_CPHASE"] - phases["CLKOP_CPHASE"], phases["CLKOS_FPHASE"]) == (3, 0)
+
+
+def test_a_memory_on_the_chip_instead() -> None:
+    assert board("ulx3s-85f").memory_bytes == 32 << 20
+    for name, kib in (("ulx3s-85f", 16), ("ulx3s-45f", 64)):
+        on_chip = board(name, "chip")
+        assert (on_chip.sdram, on_chip.memory, on_chip.memory_bytes) == (
+            None,
+            {"memory_kib": kib},
+            1024 * kib,
+        )
+    assert board("ulx3s-45f", "sdram") == board("ulx3s-45f")
+    plan = build_plan(board("ulx3s-45f", "chip"), board("ulx3s-45f").config())
+    assert "sdram" not in "".join(map(str, plan.files.values()))
 
 
 @pytest.mark.parametrize("name", XC7)
@@ -101,6 +137,14 @@ def test_project_for_vivado_is_written(name: str, tmp_path: Path) -> None:
     [
         (["--board", "de10", "--out", "{out}"], "board must be one of ulx3s-85f"),
         (["--board", "ulx3s-85f"], "out must be given"),
+        (
+            ["--board", "arty-a7", "--memory", "sdram", "--out", "{out}"],
+            "memory sdram must be on a board that has one (ulx3s-85f, ulx3s-45f), not on arty-a7",
+        ),
+        (
+            ["--board", "arty-a7", "--memory", "ddr3", "--out", "{out}"],
+            "memory must be one of sdram, chip, not 'ddr3'",
+        ),
         (["--out", "{out}"], "board must be given"),
         (["--board", "arty-a7", "--config", "big", "--out", "{out}"], "config must be a preset"),
         (["--board", "arty-a7", "--set", "lanes=0", "--out", "{out}"], "lanes must be 1..64, not 0"),
