@@ -27,14 +27,16 @@ class ScaleBuffer(wiring.Component):
 
     Members
     -------
-    loops : in; constant during a layer.
+    loops : in; constant from a layer's first word until reset.
     scales : stream in; the words, in the order of the `RowNest`.
     row, scale : in, out; the read port. Data stands one cycle after the row.
     available : out; the scales of the present tile's rows are here.
     bad_scale : out; high, until reset: a multiplier has more than 31 bits, or a shift is not 1 to 62.
     slot_freed : in; the present tile's rows are done. Only while ``available``.
 
-    Latency: 1 cycle from row to scale. Throughput: a word a cycle. Flow control: valid/ready on ``scales``.
+    Latency: 1 cycle from row to scale; the first word is taken TileNest.SETTLES + 2 cycles after it came.
+    Throughput: a word a cycle; w words of a row of tiles take w + 1 cycles, TileNest.SETTLES + 1 at least.
+    Flow control: valid/ready on ``scales``.
     Tested range: tile_m 2..64; one to three tiles each way in every dataflow.
     """
 
@@ -63,11 +65,13 @@ class ScaleBuffer(wiring.Component):
         second = Signal()  # the next word is a shift
         multiplier = Signal(31)
         taken, tile_ends = Signal(), Signal()
+        walks = Signal()  # the first word has come: from now on the loops stand
         m.d.comb += [
             self.scales.ready.eq((tiles != 2) & nest.valid),
             taken.eq(self.scales.valid & self.scales.ready),
             tile_ends.eq(taken & second & (row + 1 == nest.rows.length)),
             nest.loops.eq(self.loops),
+            nest.run.eq(walks),
             nest.next.eq(tile_ends),
             ram.write.eq(taken & second),
             ram.write_address.eq(Cat(row, write_half)),
@@ -78,6 +82,8 @@ class ScaleBuffer(wiring.Component):
             self.available.eq(tiles != 0),
         ]
         m.d.sync += tiles.eq(tiles + tile_ends - self.slot_freed)
+        with m.If(self.scales.valid):
+            m.d.sync += walks.eq(1)
         with m.If(taken):
             m.d.sync += [second.eq(~second), multiplier.eq(self.scales.p.word)]
             with m.If(second):

@@ -11,6 +11,7 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.payloads import nest_layout, word_layout
 from sliceforge.hw.scale_buffer import ScaleBuffer, scale_layout
+from sliceforge.hw.tile_nest import TileNest
 from sliceforge.sim.schedule import Schedule
 from sliceforge.verif.schedules import DATAFLOWS, loops, schedule, some_shape
 from sliceforge.verif.simulation import parameters
@@ -33,7 +34,8 @@ def layer(m: int, n: int, dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY, block
 
 
 class Bench:
-    """Sends a scale for each row that the schedule names, each time another one."""
+    """Sends a scale for each row that the schedule names, each time another one; to a unit that may be out of
+    reset for long, as a layer's descriptor is fetched meanwhile."""
 
     def __init__(self, dut: Any, order: Schedule, stall: float) -> None:
         self.dut, self.stall = dut, stall
@@ -94,16 +96,29 @@ async def holds_scales(dut: Any, dataflow: Dataflow, stall: float) -> None:
     shapes = [(3 * tile_m - 1, 2 * tile_n + 1), some_shape(rng, tile_m, tile_n)]
     shapes += [(1, tile_n), (tile_m + 1, 1)] if stall == 0.2 else []
     for m, n in shapes:
+        await other_loops(dut, rng)
         await Bench(dut, layer(m, n, dataflow, rng.randint(1, 3)), stall).finish()
+
+
+async def other_loops(dut: Any, rng: random.Random) -> None:
+    """None and any, between reset and the layer."""
+    for bits in (0, rng.getrandbits(len(dut.loops))):
+        dut.loops.value = bits
+        await ClockCycles(dut.clk, rng.choice([0, 1, 20]))
+        await FallingEdge(dut.clk)
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def takes_two_tiles_ahead(dut: Any) -> None:
-    """A word a cycle until both halves are full; a half more when one is done, of the next block too."""
+    """A word a cycle, and no more than that, until both halves are full; a half more when one is done, of the
+    next block too."""
     await start(dut, component(parameters()))
     tile_m, tile_n = parameters()["tile_m"], parameters()["tile_n"]
     bench = Bench(dut, layer(2 * tile_m, 2 * tile_n, Dataflow.WEIGHT_STATIONARY), 0.0)
-    await ClockCycles(dut.clk, 4 * tile_m + 1)
+    # The rows of tiles stand a while after the first word came, and a while after the first ones stood.
+    settles, count = TileNest.SETTLES + 1, 2 * tile_m
+    await ClockCycles(dut.clk, 1 + 1 + settles + max(count + 1, settles) + count)
+    assert bench.source.sent == 2 * count - 1
     await FallingEdge(dut.clk)
     for number in range(3):
         expected = 2 * tile_m * min(4, 2 + number)
