@@ -22,14 +22,16 @@ class BiasBuffer(wiring.Component):
 
     Members
     -------
-    loops : in; constant during a layer.
+    loops : in; constant from one reset to the next.
     biases : stream in; a word for each row of the layer, in the order of the `RowNest`: once if output
         stationary, else for each block; if input stationary, those of a block for each column of tiles.
     row, bias : in, out; the read port. Data stands one cycle after the row.
     available : out; the biases of the present row of tiles are here.
     slot_freed : in; the present row of tiles is done.
 
-    Latency: 1 cycle from row to bias. Throughput: a bias a cycle. Flow control: valid/ready on ``biases``.
+    Latency: 1 cycle from row to bias; TileNest.SETTLES + 1 from reset to the first bias. Throughput: a bias a
+    cycle; those of r rows take r + 1 cycles, TileNest.SETTLES + 1 at least. Flow control: valid/ready on
+    ``biases``.
     Tested range: tile_m 2..20; M of 1 to 6 tiles once, of 1 to 3 again for up to 3 columns or blocks.
     """
 

@@ -33,7 +33,7 @@ class BurstReader(wiring.Component):
         What comes after that is not to be trusted.
 
     Latency: 3 cycles from job to request, 2 from answer to beat. Throughput: a beat a cycle, if bursts have
-    two or more; a burst every other cycle.
+    two or more; a burst every other cycle, and a job's first one 3 cycles after the last one before.
     Flow control: valid/ready. Reset while answers are owed: the `ReadArbiter` must drop them.
     """
 

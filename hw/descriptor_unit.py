@@ -43,7 +43,7 @@ class DescriptorUnit(wiring.Component):
     descriptor : out; its fields. done : out; high when they are complete, until reset.
     illegal : out; with ``done``: what is wrong with it, or NONE.
 
-    Latency: that of the memory, a cycle a beat, and one to check. Tested range: bus 32..512 bits, load beats
+    Latency: that of the memory, a cycle a beat, and two to check. Tested range: bus 32..512 bits, load beats
     of 8 to 64 bytes, longest k-tiles of 4 to 128.
     """
 

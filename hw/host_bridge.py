@@ -37,7 +37,8 @@ class HostBridge(wiring.Component):
     irq : in; the answer's flag. reset_bus : out; high while all on the bus is to be reset: an access that
         was given up ends with it.
 
-    Latency: the slave's, and 3 cycles, for each word. Flow control: valid/ready.
+    Latency: 3 cycles from a request to its first access; the slave's, and 3 cycles, for each word; 2 from the
+    last one to the answer, 2 more to its first word read, 3 from word to word. Flow control: valid/ready.
     """
 
     def __init__(self, *, hello, timeout):

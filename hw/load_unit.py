@@ -45,7 +45,8 @@ class LoadUnit(wiring.Component):
     ended : out; high, until reset, when the last beat is handed over.
     beats : stream out; tile images.
 
-    Latency: that of the `BurstReader`. Throughput: a bus beat a cycle; a pass costs a beat more.
+    Latency: that of the `BurstReader`; LoopCounter.SETTLES + 1 cycles from start to the first job.
+    Throughput: a bus beat a cycle; a pass costs a beat more, and takes LoopCounter.SETTLES + 1 at least.
     Flow control: valid/ready on ``beats``, credits towards memory. Reset: drops everything.
     Tested range: bus 32..512 bits, 1 to 4 of its beats a load beat; 1 to 5 regions, 9 passes, 3 rounds.
     """

@@ -29,7 +29,8 @@ class OutputRows(wiring.Component):
     address, stride : in; of Y, in bytes.
     rows : stream out; valid until the last one of the layer is taken, but for tiles without any.
 
-    Latency: 1 cycle; a cycle for each tile without rows. Throughput: a row a cycle.
+    Latency: TileNest.SETTLES + 2 cycles from start to the first row. Throughput: a row a cycle; a tile of r
+    rows takes r + 1 cycles, TileNest.SETTLES + 1 at least, as does one span or a tile without rows.
     Tested range: all dataflows, group sizes 0 to 4, up to 3 tiles each way and 9 K-chunks.
     """
 

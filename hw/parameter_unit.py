@@ -47,7 +47,8 @@ class ParameterUnit(wiring.Component):
     requests, answer, failed : the reader's.
     table, exponents, biases, scales : stream out; ``last`` on the last word of exponents.
 
-    Latency: that of the `BurstReader`. Throughput: a word a cycle. Flow control: valid/ready. Reset: drops
+    Latency: that of the `BurstReader`. Throughput: a word a cycle; the words of a row of tiles
+    TileNest.SETTLES + 1 cycles after those of the one before. Flow control: valid/ready. Reset: drops
     everything. Tested range: bus 32..512 bits, tile_m 1..64.
     """
 

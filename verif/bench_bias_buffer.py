@@ -12,6 +12,7 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 from sliceforge.gen.dataflow import Dataflow
 from sliceforge.hw.bias_buffer import BiasBuffer
 from sliceforge.hw.payloads import bias_layout, nest_layout
+from sliceforge.hw.tile_nest import TileNest
 from sliceforge.verif.loop_nest import Nest, random_nest
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Source, reset, start, to_int
@@ -104,11 +105,14 @@ async def follows_the_rows_of_a_dataflow(dut: Any, dataflow: Dataflow) -> None:
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 async def takes_two_rows_of_tiles_ahead(dut: Any) -> None:
-    """A bias a cycle until both halves are full; a half more when one is done."""
+    """A bias a cycle, and no more than that, until both halves are full; a half more when one is done."""
     await start(dut, component(parameters()))
-    tile_m = parameters()["tile_m"]
+    tile_m, settles = parameters()["tile_m"], TileNest.SETTLES + 1
     bench = Bench(dut, 0.0, one_column(5 * tile_m))
-    await ClockCycles(dut.clk, 2 * tile_m + 1)
+    # The first bias is taken as many cycles after the reset as the rows of tiles need, and so is the second
+    # row's first after the first one's; but a cycle is between two rows of tiles.
+    await ClockCycles(dut.clk, settles + max(tile_m + 1, settles) + tile_m)
+    assert bench.source.sent == 2 * tile_m - 1
     await FallingEdge(dut.clk)
     for i in range(3):
         assert bench.source.sent == (2 + i) * tile_m

@@ -145,7 +145,7 @@ async def gives_a_beat_a_cycle(dut: Any, late: bool) -> None:
     """With a memory that answers at once, or ``late``, but no later than the buffer's reach.
 
     While a block's worth of room gathers, the beats before it must last: for a cycle in which the room is
-    counted, the request's, the memory's, and 2 of the buffer.
+    counted, the request's, the memory's, and 2 of the buffer. Bursts of a beat come every other cycle.
     """
     await start(dut, component(parameters()))
     reach = parameters()["buffer"] - block_beats() - 3
@@ -153,13 +153,41 @@ async def gives_a_beat_a_cycle(dut: Any, late: bool) -> None:
         return
     bench = Bench(dut, latency=reach if late else 1)
     bench.jobs.stall = 0.0
-    # Between jobs there is a cycle without a request, which bursts of a beat cannot make good.
+    # Between jobs there are cycles without a request, which bursts of a beat cannot make good.
     for first in (5 * bench.block, 100 * bench.block - 1, 1000)[: 3 if bench.block > 1 else 1]:
         bench.add(first, 2 * bench.buffer + 3)
     while not bench.beats.received:
         await FallingEdge(dut.clk)
-    await ClockCycles(dut.clk, len(bench.expected) - 1)
+    pace = 1 if bench.block > 1 else 2
+    await ClockCycles(dut.clk, pace * (len(bench.expected) - 1))
     await bench.finish(limit=1)
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+async def asks_as_often_as_it_says(dut: Any) -> None:
+    """A burst every other cycle, and a job's first one in the third after the last of the job before."""
+    await start(dut, component(parameters()))
+    bench = Bench(dut, latency=1)
+    bench.jobs.stall = 0.0
+    counts = [1, 1, 2 * bench.block, 1, min(3 * bench.block, bench.buffer // 2)]
+    for count in counts:
+        bench.add(5 * bench.block, count)
+    wanted = [0]
+    for count in counts:
+        wanted += [wanted[-1] + 2 * i for i in range(1, -(-count // bench.block))]
+        wanted.append(wanted[-1] + 3)
+    while dut.requests__valid.value == 0:
+        await FallingEdge(dut.clk)
+        await ReadOnly()
+    moments = []
+    for cycle in range(wanted[-2] + 1):
+        if dut.requests__valid.value == 1:
+            moments.append(cycle)
+        await FallingEdge(dut.clk)
+        await ReadOnly()
+    assert moments == wanted[:-1]
+    await FallingEdge(dut.clk)
+    await bench.finish()
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
@@ -167,7 +195,7 @@ async def has_the_latency_that_it_documents(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, latency=70)
     bench.add(3, 1)
-    assert await latency(dut, "jobs", "requests") == 2
+    assert await latency(dut, "jobs", "requests") == 3
     while not bench.memory.answered:
         await FallingEdge(dut.clk)
     for expected in (0, 0, 1):

@@ -171,22 +171,28 @@ async def waits_as_long_as_it_says(dut: Any) -> None:
 
 @cocotb.test(timeout_time=20, timeout_unit="ms")
 async def takes_the_cycles_that_it_documents(dut: Any) -> None:
-    """3 a word, and the slave's 1."""
+    """3 a word, and the slave's 1; those before the first access, and those of the answer."""
     await start(dut, component(parameters()))
     bench = Bench(dut)
-    moments = []
+    names = ("requests__valid", "m_axi_arvalid", "m_axi_rvalid", "words__valid")
+    moments: dict[str, list[int]] = {name: [] for name in names}
 
-    async def watch_addresses() -> None:
+    async def watch_all() -> None:
         while True:
             await ReadOnly()
-            if dut.m_axi_arvalid.value == 1:
-                moments.append(bench.checker.cycle)
+            for name in names:
+                if getattr(dut, name).value == 1:
+                    moments[name].append(bench.checker.cycle)
             await FallingEdge(dut.clk)
 
-    task = cocotb.start_soon(watch_addresses())
+    task = cocotb.start_soon(watch_all())
     await bench.execute(1, READ, 0x40, count=6)
     task.cancel()
-    assert [after - before for before, after in pairwise(moments)] == [4] * 5
+    requests, addresses, answers, words = moments.values()
+    assert addresses[0] - requests[0] == 3
+    assert [after - before for before, after in pairwise(addresses)] == [4] * 5
+    assert words[0] - answers[-1] == 2
+    assert [after - before for before, after in pairwise(words)] == [2] + [3] * 5
     await bench.finish()
 
 

@@ -181,7 +181,7 @@ async def keeps_the_rate(dut: Any, sparsity: float, waits: bool) -> None:
         await ClockCycles(dut.clk, 3 * arrives + 20)
         bench.jobs.stall = 0.0
     # The slower side of each image, the lengths, and once the image that the other side is ahead.
-    leaves = [beats + 3 + depth for _, beats in bench.layer.spans if beats > 1]
+    leaves = [beats + 4 + depth for _, beats in bench.layer.spans if beats > 1]
     limit = sum(max(arrives, cycles) for cycles in leaves) + 3 * 2 + max(leaves)
     await bench.finish()
     images = [end - begin for begin, end in zip(bench.starts, bench.ends, strict=True) if end - begin > 1]
@@ -191,7 +191,7 @@ async def keeps_the_rate(dut: Any, sparsity: float, waits: bool) -> None:
         f"images from job to last beat {images}, of {bench.layer.beats} beats; "
         f"{total} cycles from first job to last beat, which leaves in cycle {bench.ends[-1]}"
     )
-    assert total <= limit and (waits or bench.starts[0] - bench.filled == 2 + depth)
+    assert total <= limit and (waits or bench.starts[0] - bench.filled == 4 + depth)
     assert waits or bench.values.refused == 0 or max(leaves) + 3 > arrives
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.hw.load_unit import LoadUnit
+from sliceforge.hw.loop_counter import LoopCounter
 from sliceforge.hw.payloads import DIM_BITS
 from sliceforge.verif.read_memory import ReadMemory, some_contents
 from sliceforge.verif.simulation import parameters
@@ -210,6 +212,32 @@ async def reads_a_bus_beat_a_cycle(dut: Any, regions: int, passes: int, rounds: 
     while not bench.beats.received:
         await FallingEdge(dut.clk)
     await ClockCycles(dut.clk, len(bench.asked) - 2 * bench.parts)
+    await bench.finish(limit=1)
+
+
+@cocotb.test(timeout_time=500, timeout_unit="us")
+@cocotb.parametrize(waits=[False, True])
+async def reads_the_shortest_passes_as_fast_as_it_says(dut: Any, waits: bool) -> None:
+    """Of two load beats, a header and another, as they come from the memory or all at once from the buffer;
+    and the first is asked for as early as it says."""
+    await start(dut, component(parameters()))
+    bench = Bench(dut, [2], 9, latency=1, end=0, taker=float(waits))
+    await bench.begin()
+    cycle, asked = 1, 0  # after the start
+    moments: list[int] = []
+    while len(moments) < len(bench.expected):
+        await ReadOnly()
+        if dut.requests__valid.value == 1 and not asked:
+            asked = cycle
+        if dut.beats__valid.value == 1 and dut.beats__ready.value == 1:
+            moments.append(cycle)
+        await FallingEdge(dut.clk)
+        cycle += 1
+        if cycle == 200:
+            bench.beats.stall = 0.0
+    assert asked == LoopCounter.SETTLES + 1 + 3
+    pace = max(LoopCounter.SETTLES + 1, 2 * bench.parts)
+    assert [after - before for before, after in pairwise(moments)] == [pace] * 8
     await bench.finish(limit=1)
 
 

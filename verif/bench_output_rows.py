@@ -9,6 +9,7 @@ import cocotb
 from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.hw.output_rows import OutputRows
+from sliceforge.hw.tile_nest import TileNest
 from sliceforge.verif.psum_layers import DATAFLOWS, Layer, output_rows, some_layer
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import Sink, quiet, reset, start, to_int
@@ -162,16 +163,28 @@ async def marks_partial_sums_past_the_space(dut: Any, group: int) -> None:
 
 
 @cocotb.test(timeout_time=500, timeout_unit="us")
-async def gives_a_row_a_cycle(dut: Any) -> None:
-    """The first one in the cycle after the start."""
+@cocotb.parametrize(stored=[False, True])
+async def gives_a_row_a_cycle(dut: Any, stored: bool) -> None:
+    """Of a tile; one without rows takes as long as one with a single row or span."""
     await start(dut, component(parameters()))
     p = parameters()
     layer = some_layer(random.Random(cocotb.RANDOM_SEED), p, "WEIGHT_STATIONARY", 2, steps=3)
-    bench = Bench(dut, layer, 64, 1024)
+    bench = Bench(dut, layer, 64, 1024, psums=0 if stored else None)
+    settles = TileNest.SETTLES + 1
+    begins, wanted = 1 + settles, []
+    for tile in layer.tiles():
+        rows = tile.rows if tile.last_chunk else 1
+        if tile.last_chunk or stored:
+            wanted += range(begins, begins + rows)
+        begins += max(rows + 1, settles)
     await bench.begin()
-    await ReadOnly()
-    assert dut.rows__valid.value == 1
-    await ClockCycles(dut.clk, len(bench.expected) - 1)
+    moments: list[int] = []
+    for cycle in range(1, wanted[-1] + 1):  # after the start
+        await ReadOnly()
+        if dut.rows__valid.value == 1:
+            moments.append(cycle)
+        await FallingEdge(dut.clk)
+    assert moments == wanted
     await bench.finish(limit=1)
 
 
