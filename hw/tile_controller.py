@@ -101,14 +101,16 @@ class TileController(wiring.Component):
     -------
     loops, weights_resident, activations_resident : in; the layer, constant while ``run`` is high.
     blocks_share : in; the stationary operand stays over all blocks; it must be resident.
-    run : in; high while the layer runs. Reset between layers.
+    run : in; high from a layer's begin until reset.
     weight_tiles, activation_tiles : stream out; always taken in the same cycle. Valid depends on ready.
     weight_fresh, activation_fresh : out; with the tiles: they must have been loaded.
     output_tiles : stream out; each tile that leaves the array, when its last k-tile is issued.
     weight_overflow, activation_overflow : out; a resident operand does not fit. Issuing has stopped.
 
-    Latency: 0. Throughput: a k-tile a cycle. Tested range: M and N of 1 to 4 tiles, 1 to 3 chunks
-    of 1 to 3 k-tiles, more than a memory has slots too; slots 2..18.
+    Latency: TileNest.SETTLES + 1 cycles from ``run`` to the first k-tile. Throughput: a k-tile every
+    TileNest.SETTLES + 1 cycles, and 2 cycles after one that had to wait, if that is later.
+    Tested range: M and N of 1 to 4 tiles, 1 to 3 chunks of 1 to 3 k-tiles, more than a memory has slots too;
+    slots 2..18.
     """
 
     def __init__(self, *, tile_m, tile_n, tile_k, k_bits, weight_memory, activation_memory):
