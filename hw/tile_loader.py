@@ -33,7 +33,7 @@ class TileLoader(wiring.Component):
 
     Members
     -------
-    loops, dense : in; the layer's nest and LO slices a position, constant during a layer.
+    loops, dense : in; the layer's nest and LO slices a position, constant from one reset to the next.
     resident, blocks_share : in; the images stay in the memory over that loop; and over all blocks of it.
     span : in; positions along K after which a region ends at the latest, as it does with K; all ones:
         neither.
@@ -46,7 +46,8 @@ class TileLoader(wiring.Component):
     write_header, write_counts : out; each bank is to write its own count instead.
     bad_count, bad_length : out; high, until reset, after a malformed image or region. Loading has stopped.
 
-    Latency: 0 (writes in the cycle in which a beat is taken). Throughput: a beat a cycle.
+    Latency: 0 (writes in the cycle in which a beat is taken); TileNest.SETTLES + 1 from reset to the first.
+    Throughput: a beat a cycle; an image of b beats takes b + 1 cycles, TileNest.SETTLES + 1 at least.
     Flow control: valid/ready on ``beats``; ``ready`` does not depend on valid.
     Tested range: banks 2..16, ways 1, 2, 4, more than banks too; M and N of 1 to 3 tiles,
     1 or 2 chunks of 1 or 2 k-tiles.

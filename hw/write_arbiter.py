@@ -23,7 +23,7 @@ class WriteArbiter(wiring.Component):
     jobs, beats : stream out.
 
     Latency: 1 for jobs, and 1 from taking a job to its beats. Throughput: a beat a cycle. Flow control:
-    valid/ready; ready for jobs does not depend on the writer. Four jobs go ahead of their beats.
+    valid/ready; ready for jobs does not depend on ``jobs``. Four jobs go ahead of their beats.
     Tested range: bus_bits 32, 128; address_bits 32, 64; jobs of 1 to 17 beats.
     """
 

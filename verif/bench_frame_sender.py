@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from typing import Any
 
 import cocotb
@@ -10,7 +11,7 @@ from cocotb.triggers import ClockCycles, FallingEdge, ReadOnly
 
 from sliceforge.gen.host_link import MOST_WORDS
 from sliceforge.hw.frame_sender import FrameSender, frame_word_layout
-from sliceforge.verif.link import frame, word_bytes
+from sliceforge.verif.link import frame, stuffed, word_bytes
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import STALLS, Sink, Source, quiet, reset, start
 
@@ -28,10 +29,16 @@ class Bench:
         self.words = Source(dut, "words", frame_word_layout(), stall=stall_in)
         self.octets = Sink(dut, "octets", 8, stall=stall_out)
         self.expected = b""
+        self.checksums: list[int] = []  # where they begin
+        self.ends: list[int] = []  # where each word does: with its last byte, a last word with the flag
 
     def add(self, words: list[int]) -> None:
         self.words.send({"word": word, "last": i == len(words) - 1} for i, word in enumerate(words))
+        begin = len(self.expected)
         self.expected += frame(word_bytes(words))
+        behind = [begin + 1 + len(stuffed(word_bytes(words[: i + 1]))) for i in range(len(words))]
+        self.checksums.append(behind[-1])
+        self.ends += [*(end - 1 for end in behind[:-1]), len(self.expected) - 1]
 
     def add_random(self, count: int) -> None:
         """Half of it bytes that are stuffed."""
@@ -63,7 +70,8 @@ async def sends_frames(dut: Any, stall_in: float, stall_out: float) -> None:
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 async def sends_a_byte_a_cycle(dut: Any) -> None:
-    """The first with the first word; the last word is taken with the closing flag."""
+    """The first a cycle after the first word, a cycle without one before a checksum; two words are taken
+    ahead."""
     await start(dut, component(parameters()))
     bench = Bench(dut)
     bench.add_random(20)
@@ -71,11 +79,15 @@ async def sends_a_byte_a_cycle(dut: Any) -> None:
     while dut.words__valid.value == 0:
         await FallingEdge(dut.clk)
         await ReadOnly()
-    for i in range(1, 1 + len(bench.expected)):
+    moments = [1 + i + sum(begin <= i for begin in bench.checksums) for i in range(len(bench.expected))]
+    taken = [0, 1]
+    for end in bench.ends[:-2]:
+        taken.append(1 + max(taken[-1], moments[end]))
+    for cycle in range(1, 2 + moments[-1]):
         await FallingEdge(dut.clk)
         await ReadOnly()
-        assert len(bench.octets.received) == i
-        assert (bench.words.sent == 21) == (i == len(bench.expected))
+        assert len(bench.octets.received) == bisect_left(moments, cycle)
+        assert bench.words.sent == bisect_left(taken, cycle)
     await bench.finish()
 
 
@@ -84,7 +96,7 @@ async def starts_afresh_at_reset(dut: Any) -> None:
     """Anywhere in a frame, behind an escape too."""
     await start(dut, component(parameters()))
     bench = Bench(dut)
-    for cut in (1, 2, 3, 7, 11, 12, 13, 20):
+    for cut in (1, 2, 3, 7, 11, 12, 13, 18, 19, 20):
         bench.add([0x7D7E_7D7E, 0x7E7D_7E7D])
         await ClockCycles(dut.clk, cut)
         bench.stop()
