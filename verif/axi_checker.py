@@ -363,11 +363,13 @@ def watch(dut: Any, checkers: Mapping[str, AxiChecker], *, resets: Sequence[str]
         payloads = {channel: reader(getattr(dut, f"watch_{prefix}_{channel}")) for channel in CHANNELS}
         watched.append((checker, reader(getattr(dut, f"watch_{prefix}")), payloads))
 
+    signals = [getattr(dut, name) for name in resets]
+
     async def run() -> None:
         edge = RisingEdge(dut.clk)
         while True:
             await edge
-            in_reset = any(getattr(dut, name).value == 1 for name in resets)
+            in_reset = any(signal.value == 1 for signal in signals)
             for checker, control, payloads in watched:
                 checker.step(in_reset, control(), payloads)
 

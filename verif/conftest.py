@@ -1,12 +1,22 @@
 """Options of the test run."""
 
+import os
+
 import pytest
 
+from sliceforge.sim.toolchain import cache_dir
 from sliceforge.verif.simulation import seed
 
 
 def pytest_addoption(parser):
     parser.addoption("--run-long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_configure():
+    """The hundreds of processes that tests start keep what they compile of our sources: in the cache, since
+    whoever sets PYTHONDONTWRITEBYTECODE wants a clean checkout."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(cache_dir() / "bytecode")
 
 
 def pytest_collection_modifyitems(config, items):
