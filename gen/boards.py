@@ -141,7 +141,7 @@ def _ecp5_script(clock_hz: int) -> str:
     return "\n".join(
         [
             "read_verilog -overwrite ecp5_cells.verilog",
-            f"scratchpad -set abc9.D {325_000_000_000 // clock_hz}",
+            f"scratchpad -set abc9.D {225_000_000_000 // clock_hz}",
             f"{coarse} -run begin:coarse",
             *FPGAS["ecp5"].multipliers("top"),
             f"{coarse} -run coarse:map_ffs",
