@@ -166,7 +166,9 @@ class Accelerator(wiring.Component):
         m.d.comb += psums.psum_written.eq(writer.psum_written)
         self._sequence(m, registers, sequencer, arbiter, writer, descriptor, core, store, post)
         m.d.comb += sequencer.unit_error.eq(
-            self._first_error(m, descriptor, weights, activations, parameters, psums, writer, core, post)
+            self._first_error(
+                m, sequencer, descriptor, weights, activations, parameters, psums, writer, core, post
+            )
         )
         self._count(m, platform, registers, sequencer, arbiter, writer, core, weights, activations)
         return m
@@ -312,7 +314,9 @@ class Accelerator(wiring.Component):
             | (registers.interrupt_pending_layer & registers.interrupt_enable_layer)
         )
 
-    def _first_error(self, m, descriptor, weights, activations, parameters, psums, writer, core, post):
+    def _first_error(
+        self, m, sequencer, descriptor, weights, activations, parameters, psums, writer, core, post
+    ):
         """The error of a unit around the core, a cycle later; the bus's before what may follow from it."""
         error = Signal(ErrorCode)
         # Regions and images must end together, while the core runs: two cycles after a load unit's last beat
@@ -338,10 +342,12 @@ class Accelerator(wiring.Component):
             (activations.bad_length | unmatched[1], ErrorCode.ACTIVATION_LENGTH),
             (post.bad_scale, ErrorCode.ILLEGAL_SCALE),
         )
+        # Not of units that are in reset: an error of theirs may come late, when the next queue begins.
         m.d.sync += error.eq(ErrorCode.NONE)
-        for flag, code in reversed(flags):
-            with m.If(flag):
-                m.d.sync += error.eq(code)
+        with m.If(~sequencer.held):
+            for flag, code in reversed(flags):
+                with m.If(flag):
+                    m.d.sync += error.eq(code)
         return error
 
     def _count(self, m, platform, registers, sequencer, arbiter, writer, core, weights, activations):

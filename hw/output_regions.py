@@ -30,7 +30,7 @@ class OutputRegions(wiring.Component):
     loops : in; the layer's. address, length_address, stride : in; bytes.
     group : in; rows of tiles in a group. tile_rows, tile_columns : in; rows and columns of tiles of the
         layer.
-    tiles : stream out; valid until the last tile of the layer is taken.
+    tiles : stream out; up to the last tile of the layer.
 
     Latency: 7 cycles from a tile to the next. Less than 2^DIM_BITS tiles.
     Tested range: up to 5 tiles each way; groups of 1 row of tiles to more than all; address_bits 32, 64; any

@@ -27,7 +27,7 @@ class OutputRows(wiring.Component):
     loops, psum_group, psum_address : in; of the `PsumNest`. ``psums_resident`` : in; they are not stored.
     results_stored : in; results are stored as rows of 32 bits; else their tiles are left out.
     address, stride : in; of Y, in bytes.
-    rows : stream out; valid until the last one of the layer is taken, but for tiles without any.
+    rows : stream out; up to the last one of the layer.
 
     Latency: TileNest.SETTLES + 2 cycles from start to the first row. Throughput: a row a cycle; a tile of r
     rows takes r + 1 cycles, TileNest.SETTLES + 1 at least, as does one span or a tile without rows.
