@@ -213,7 +213,11 @@ class TestObjcache:
     def include(self, tmp_path):
         folder = tmp_path / "include"
         folder.mkdir()
-        for name, text in (("verilated.cpp", "runtime"), ("verilated.h", "header"), ("top.cpp", "design")):
+        texts = {
+            "verilated.cpp": "runtime", "verilated.h": "header", "verilated_vpi.h": "header",
+            "top.cpp": "design", "top__ALL.cpp": "design",
+        }  # fmt: skip
+        for name, text in texts.items():
             (folder / name).write_text(text)
         return folder
 
@@ -223,10 +227,10 @@ class TestObjcache:
         executable(
             tmp_path / "c++",
             f"""if [ "$1" = --version ]; then echo 1.0; exit; fi
-            echo run >> {runs}
-            for source; do :; done
-            grep -q bad "$source" && exit 3
-            cp "$source" "$2"  # $1 is -o""",
+            echo "$*" >> {runs}
+            for source; do test "$previous" = -o && output=$source; previous=$source; done
+            grep -q "${{BAD-bad}}" "$source" && exit 3
+            cp "$source" "$output\"""",
         )
 
         def run(source="verilated.cpp", *flags, **variables):
@@ -254,6 +258,26 @@ class TestObjcache:
 
     def test_keeps_no_other_source(self, compile):
         assert compile("top.cpp") == compile("top.cpp") == (0, True, "design")
+
+    def test_precompiles_the_headers_of_a_design_once(self, compile, include, cache, tmp_path):
+        for runs in (2, 1, 1):
+            assert compile("top__ALL.cpp", f"-I{include}", "-O1") == (0, True, "design")
+            commands = (tmp_path / "runs").read_text().splitlines()
+            assert len(commands) == runs
+            (header,) = (cache / "objects").glob("headers-*/verilated_all.h")
+            assert commands[-1].startswith(f"-I{include} -O1 -include {header} -c -o ")
+            assert Path(f"{header}.gch").read_text().startswith('#include "verilated.h"\n')
+            assert sorted(path.name for path in tmp_path.glob("out.o*")) == ["out.o"]
+        compile("top__ALL.cpp", f"-I{include}", "-O2")
+        (include / "verilated.h").write_text("newer header")
+        compile("top__ALL.cpp", f"-I{include}", "-O1")
+        assert len(list((cache / "objects").iterdir())) == 3
+
+    def test_compiles_without_headers_that_cannot_be_precompiled(self, compile, include, tmp_path):
+        for _ in range(2):
+            run = compile("top__ALL.cpp", f"-I{include}", BAD="#include")
+            assert run == (0, True, "design")
+            assert "-include" not in (tmp_path / "runs").read_text().splitlines()[-1]
 
     def test_passes_a_failure_on_and_keeps_nothing(self, compile, include, cache):
         (include / "verilated.cpp").write_text("bad")
