@@ -86,24 +86,24 @@ def test_plan_is_complete_and_the_same_every_time(name: str) -> None:
         assert re.search(rf"{port}\w*", constraints), port
 
 
-def test_every_pin_of_the_sdram_has_its_register() -> None:
-    """Of 39 pins all but the clock's, which has a cell of two edges, and CS and CKE, which stand still."""
+def test_every_pin_of_the_sdram_has_its_register(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 39 pins all but the clock's, which has a cell of two edges, and CS and CKE, which stand still; and
+    one for the enable of each pin that has a register. The SoC's Verilog does not matter here."""
+    monkeypatch.setattr("sliceforge.gen.boards.generate_soc_verilog", lambda *_, **__: "")
     target = board("ulx3s-45f")
     plan = build_plan(target, target.config("tiny"))
-    constraints, top = (str(plan.files[name]) for name in ("top.lpf", "top.il"))
-    assert len(set(re.findall(r'COMP "(sdram_0__\w+(?:\[\d+\])?)"', constraints))) == 39
+    files = {path: text if isinstance(text, str) else text.decode() for path, text in plan.files.items()}
+    assert len(set(re.findall(r'COMP "(sdram_0__\w+(?:\[\d+\])?)"', files["top.lpf"]))) == 39
     cells = {
-        name: len(re.findall(rf"cell \\{name} ", top))
+        name: len(re.findall(rf"cell \\{name} ", files["top.il"]))
         for name in ("OFS1P3DX", "IFS1P3DX", "ODDRX1F", "EHXPLLL")
     }
-    outputs = 3 + 2 + 13 + 2  # commands, bank, address, masks
-    assert cells == {"OFS1P3DX": outputs + 2 * 16, "IFS1P3DX": 16, "ODDRX1F": 1, "EHXPLLL": 1}
-    # A quarter of its 12 periods behind the other clock.
-    phases = {
-        name: int(value, 2) if set(value) <= {"0", "1"} and len(value) > 2 else int(value)
-        for name, value in re.findall(r"parameter \\(CLKO[PS]_(?:DIV|CPHASE|FPHASE)) \d*'?(?:s?)(\d+)", top)
-    }
+    registers = 3 + 2 + 13 + 2 + 16  # commands, bank, address, masks, data
+    assert cells == {"OFS1P3DX": 2 * registers + 1, "IFS1P3DX": 16, "ODDRX1F": 1, "EHXPLLL": 1}
+    found = re.findall(r"parameter \\(CLKO[PS]_(?:DIV|CPHASE|FPHASE)) (\d+)", files["top.il"])
+    phases = {name: int(value) for name, value in found}
     assert phases["CLKOS_DIV"] == phases["CLKOP_DIV"] == 12
+    # A quarter of these 12 periods behind the other clock.
     assert (phases["CLKOS_CPHASE"] - phases["CLKOP_CPHASE"], phases["CLKOS_FPHASE"]) == (3, 0)
 
 
@@ -117,8 +117,6 @@ def test_a_memory_on_the_chip_instead() -> None:
             1024 * kib,
         )
     assert board("ulx3s-45f", "sdram") == board("ulx3s-45f")
-    plan = build_plan(board("ulx3s-45f", "chip"), board("ulx3s-45f").config())
-    assert "sdram" not in "".join(map(str, plan.files.values()))
 
 
 @pytest.mark.parametrize("name", XC7)
