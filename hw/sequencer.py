@@ -35,7 +35,8 @@ class Sequencer(wiring.Component):
     cleared : out; a pulse: a queue starts.
     layer_ends : out; a pulse: a layer is done. ``done``, ``failed`` : out; pulses: the queue is.
 
-    Latency: a few cycles a layer besides the memory's. Reset: only with the whole machine.
+    Latency: a few cycles a layer besides the memory's; a stall is an error in the second cycle after the last
+    of ``stall_limit`` still ones, whatever the bus does meanwhile. Reset: only with the whole machine.
     """
 
     def __init__(self, *, address_bits):
@@ -172,7 +173,7 @@ class Sequencer(wiring.Component):
         return m
 
     def _stalled(self, m):
-        """The bus owes something and has not moved for ``stall_limit`` cycles."""
+        """A register: the bus owed something and had not moved for ``stall_limit`` cycles."""
         still = Signal(32)
         m.d.sync += still.eq(still + 1)
         with m.If(self.bus_moves | ~self.bus_owed):

@@ -8,7 +8,16 @@ import cocotb
 
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.hw.sequencer import Sequencer
-from sliceforge.verif.sequencer_model import CODES, HELD_UP, RUNNING, STUCK, Intrusion, Queue, Surroundings
+from sliceforge.verif.sequencer_model import (
+    CODES,
+    COMPLETE,
+    HELD_UP,
+    RUNNING,
+    STUCK,
+    Intrusion,
+    Queue,
+    Surroundings,
+)
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import reset, start
 
@@ -44,13 +53,15 @@ async def stops_at_an_error(dut: Any, phase: str, kind: str) -> None:
     for layers, layer in ((1, 0), (3, 0), (3, 1), (3, 2)):
         if phase == "release" and layer:
             continue  # cannot be told from the end of the layer before
-        for after in range(1 if phase in ("release", "fetch") else 2):
+        # The layer ends a cycle after nothing is missing.
+        times = ((0, {}),) if phase in ("release", "fetch") else ((0, {}), (1, HELD_UP))
+        for after, before in (*times, (1, COMPLETE)) if phase == "run" else times:
             bench.slow = rng.choice([0.0, 0.5])
             bench.lingers = rng.choice([0, 1, 20])
             names = ("unit_error", "core_error") if kind == "both" else (kind,)
             inputs = {name: rng.choice(CODES) for name in names}
             intrusions = [Intrusion(phase, layer, inputs, after, lasting=bool(rng.getrandbits(1)))]
-            intrusions += [Intrusion(phase, layer, HELD_UP, cycle) for cycle in range(after)]
+            intrusions += [Intrusion(phase, layer, before, cycle) for cycle in range(after)]
             await bench.run(Queue(bench.addresses(layers), intrusions))
             assert intrusions[0].hits
             bench.expect(layer, error=inputs[names[0]])
@@ -88,20 +99,39 @@ async def refuses_an_unaligned_queue_address(dut: Any, also: str) -> None:
 @cocotb.test(timeout_time=10, timeout_unit="ms")
 @cocotb.parametrize(phase=["descriptor", "offer", "settle", "run"])
 async def reports_a_stall(dut: Any, phase: str) -> None:
-    """In the cycle after as many still ones as the limit says; a core's error in that cycle counts less."""
+    """In the second cycle after as many still ones as the limit says; a core's error in that cycle counts
+    less."""
     bench = await begin(dut, phase)
+    # That phase is two cycles long: the still cycle is the one before them.
+    begins, held = ("offer", {"layer_ready": 1}) if phase == "settle" else (phase, HELD_UP)
     for limit in (1,) if phase == "settle" else (1, 2, 3, 17, 300):
         for also in ({}, {"core_error": bench.rng.choice(CODES)}):
             layer = bench.rng.randrange(3)
             bench.calm, bench.stall_limit, bench.lingers = True, limit, bench.rng.choice([0, 5])
             intrusions = [
-                Intrusion(phase, layer, STUCK | HELD_UP, lasting=True),
-                Intrusion(phase, layer, also, after=limit),
+                Intrusion(begins, layer, STUCK | held, lasting=True),
+                Intrusion(phase, layer, also, after=1 if phase == "settle" else limit + 1),
             ]
             await bench.run(Queue(bench.addresses(3), intrusions))
-            assert intrusions[0].hits == limit + 1
+            assert intrusions[0].hits == limit + 2 and intrusions[1].hits == 1
             bench.expect(layer, error=ErrorCode.STALLED.value)
             await bench.runs_another()
+
+
+@cocotb.test(timeout_time=10, timeout_unit="ms")
+@cocotb.parametrize(limit=[1, 2, 17], ends=[False, True])
+async def reports_a_stall_though_the_bus_moves_then(dut: Any, limit: int, ends: bool) -> None:
+    """A cycle too late, be it the last one of the layer: that ``ends`` a cycle later."""
+    bench = await begin(dut, f"late {limit} {ends}")
+    bench.calm, bench.stall_limit = True, limit
+    intrusions = [Intrusion("run", 0, STUCK | HELD_UP, cycle) for cycle in range(limit)]
+    last = COMPLETE if ends else STUCK | HELD_UP
+    intrusions.append(Intrusion("run", 0, last | {"bus_moves": 1}, limit))
+    intrusions.append(Intrusion("run", 0, {} if ends else HELD_UP, limit + 1))
+    await bench.run(Queue(bench.addresses(2), intrusions))
+    assert all(intrusion.hits for intrusion in intrusions)
+    bench.expect(0, error=ErrorCode.STALLED.value)
+    await bench.runs_another()
 
 
 @cocotb.test(timeout_time=10, timeout_unit="ms")
@@ -131,14 +161,16 @@ async def stops_at_a_soft_reset(dut: Any, phase: str, also: str) -> None:
     for layers, layer in ((1, 0), (3, 0), (3, 1), (3, 2)):
         if phase == "release" and layer:
             continue
-        bench.slow = rng.choice([0.0, 0.5])
-        bench.lingers = rng.choice([0, 1, 20])
-        inputs = {"soft_reset": 1} | ({also: rng.choice(CODES)} if also else {})
-        intrusion = Intrusion(phase, layer, inputs)
-        await bench.run(Queue(bench.addresses(layers), [intrusion]))
-        assert intrusion.hits == 1
-        bench.expect(layer)
-        await bench.runs_another()
+        for after in range(2 if phase == "run" else 1):  # when the layer would end, too
+            bench.slow = rng.choice([0.0, 0.5])
+            bench.lingers = rng.choice([0, 1, 20])
+            inputs = {"soft_reset": 1} | ({also: rng.choice(CODES)} if also else {})
+            intrusions = [Intrusion(phase, layer, inputs, after)]
+            intrusions += [Intrusion(phase, layer, COMPLETE, cycle) for cycle in range(after)]
+            await bench.run(Queue(bench.addresses(layers), intrusions))
+            assert all(intrusion.hits == 1 for intrusion in intrusions)
+            bench.expect(layer)
+            await bench.runs_another()
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

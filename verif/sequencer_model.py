@@ -13,13 +13,15 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from sliceforge.gen.errors import ErrorCode
 from sliceforge.verif.simulation import parameters
 
-__all__ = ["CODES", "HELD_UP", "RUNNING", "STUCK", "Intrusion", "Queue", "Surroundings"]
+__all__ = ["CODES", "COMPLETE", "HELD_UP", "RUNNING", "STUCK", "Intrusion", "Queue", "Surroundings"]
 
 CODES = [int(code.value) for code in ErrorCode if code != ErrorCode.NONE]
 RUNNING = ("release", "fetch", "descriptor", "offer", "settle", "run")
 """Phases in which something can fail. The others: "idle", and "close", after a layer or a failure."""
 HELD_UP = {"descriptor_done": 0, "layer_ready": 0, "core_done": 0}
 """The phase goes on, though the units would end it."""
+COMPLETE = {"core_done": 1, "stored": 1, "bus_idle": 1}
+"""The layer: it ends in the next cycle."""
 STUCK = {"bus_idle": 0, "bus_owed": 1, "bus_moves": 0}
 PATIENCE = 5
 """Cycles after which a phase ends when nothing is missing."""
@@ -65,6 +67,8 @@ class Surroundings:
         self.phase, self.cycles, self.layer = "idle", 0, 0  # cycles: in this phase
         self.stall_limit, self.calm, self.lingers = 0, False, 0
         self.still = 0  # cycles in a row up to now in which the bus owed something and did not move
+        self.stalled = False  # they were enough in the cycle before
+        self.layer_done = False  # nothing of the layer was missing in the cycle before
         self.counting, self.error, self.layers_done = False, 0, 0
         self.ends = False  # the queue: no layer follows
         self.waits = 0  # cycles in which nothing was missing
@@ -116,6 +120,9 @@ class Surroundings:
             self.phase = "descriptor"
         elif before == "descriptor" and self.dut.layer_valid.value == 1:
             self.phase = "offer"
+        elif before == "settle" and self.dut.run.value == 1:
+            assert self.cycles >= 2, "the core has no time to refuse a layer"
+            self.phase = "run"
         if before != self.phase:
             self.cycles = self.waits = 0
 
@@ -172,7 +179,7 @@ class Surroundings:
             found.append(i["descriptor_illegal"])
         if self.phase == "release" and self.queue.addresses[0] % 128:
             found.append(ErrorCode.ILLEGAL_QUEUE_ADDRESS.value)
-        if i["stall_limit"] and self.still >= i["stall_limit"]:
+        if self.stalled:
             found.append(ErrorCode.STALLED.value)
         found.append(i["core_error"])
         return [code for code in found if code]
@@ -195,8 +202,8 @@ class Surroundings:
         }
         assert {name: seen[name] for name in expected} == expected, f"in phase {phase}, layer {self.layer}"
         # What comes some time, but only when nothing is missing; and then soon.
-        layer_done = i["core_done"] and i["stored"] and i["bus_idle"]
-        assert not seen["run"] or (phase == "settle" and self.cycles >= 1 and not stops)
+        layer_done = self.layer_done
+        assert seen["run"] == (phase == "run" and self.cycles == 0)
         assert not seen["layer_ends"] or (phase == "run" and layer_done and not stops)
         assert not seen["done"] or (after_layer and self.ends and i["bus_idle"] and not soft_reset)
         if phase in RUNNING[1:]:
@@ -209,6 +216,8 @@ class Surroundings:
 
         for name in ("cleared", "fetch", "run", "layer_ends", "done", "failed"):
             self.seen[name] += seen[name]
+        self.layer_done = bool(i["core_done"] and i["stored"] and i["bus_idle"])
+        self.stalled = bool(i["stall_limit"]) and self.still >= i["stall_limit"]
         self.still = self.still + 1 if i["bus_owed"] and not i["bus_moves"] else 0
         self.cycles += 1
         self.follow(i, seen, stops, errors)
@@ -230,8 +239,6 @@ class Surroundings:
             self.phase = "close"
         elif now == "offer" and i["layer_ready"]:
             self.phase = "settle"
-        elif seen["run"]:
-            self.phase = "run"
         elif seen["cleared"]:
             self.phase = "release"
         if self.phase != now:
