@@ -37,7 +37,8 @@ class StoreUnit(wiring.Component):
     done : out; high, until reset, when the last beat of the layer was taken.
 
     Latency: 0 from results to beats where they need no more results; a cycle more after a row that spills
-    into one more beat. Throughput: as many words a cycle as the narrower of results and bus has.
+    into one more beat. Throughput: as many words a cycle as the narrower of results and bus has; a cycle more
+    for each tile, and no more tiles than `OutputRows` gives.
     Flow control: valid/ready. Words of results that do not count must be 0, but in the last beat of a row.
     Tested range: results twice to eight times as wide as the bus, as wide, and narrower; group sizes 0 to 4.
     """

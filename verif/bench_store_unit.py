@@ -91,7 +91,8 @@ async def stores_partial_sums(dut: Any, group: int) -> None:
 @cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(columns=["short", "ragged", "full"])
 async def stores_at_the_rate_of_the_narrower_side(dut: Any, columns: str) -> None:
-    """A cycle more for each row that spills into a beat of its own, and for the first job of each tile."""
+    """A cycle more for each row that spills into a beat of its own, and for the first job of each tile; a
+    tile takes as long as the way to the next one, at least."""
     await start(dut, component(parameters()))
     p = parameters()
     n = {"short": min(p["sums"], words()), "ragged": 2 * p["tile_n"] - 1, "full": 2 * p["tile_n"]}[columns]

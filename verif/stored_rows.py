@@ -9,6 +9,7 @@ import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
 from sliceforge.hw.store_unit import StoreUnit
+from sliceforge.hw.tile_nest import TileNest
 from sliceforge.verif.psum_layers import Layer, output_rows
 from sliceforge.verif.simulation import parameters
 from sliceforge.verif.streams import Sink, Source, quiet, reset, to_int
@@ -145,8 +146,21 @@ class StoreBench:
         self.beats.stop()
 
     def cycles(self) -> int:
-        """Until the last beat, where nothing stalls."""
-        return sum(row.pieces() for row in self.rows) + self.rows[-1].tile + 1
+        """Until the last beat, where nothing stalls and all tiles have rows: a job goes a cycle ahead of its
+        first piece, and up to four do; a tile's first one when it stands and its results are here."""
+        settles = TileNest.SETTLES + 1
+        stands, ends = settles, 0  # the tile; the last piece of the rows so far, and a cycle
+        jobs: list[int] = []
+        begins: list[int] = []  # of each row's pieces
+        for i, row in enumerate(self.rows):
+            job = max(jobs[-1], begins[i - 4] if i >= 4 else 0) + 1 if i else stands
+            if i and row.tile != self.rows[i - 1].tile:
+                stands = max(jobs[-1] + 2, stands + settles)
+                job = max(job, stands, ends)
+            jobs.append(job)
+            begins.append(max(job + 1, ends))
+            ends = begins[-1] + row.pieces()
+        return ends
 
     def written(self) -> list[dict[int, int]]:
         """What each job writes with its beats, by word of the memory."""
