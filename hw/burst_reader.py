@@ -32,7 +32,7 @@ class BurstReader(wiring.Component):
     failed : out; high, until reset, after an answer with an error or a job past the address space.
         What comes after that is not to be trusted.
 
-    Latency: 3 cycles from job to request, 2 from answer to beat. Throughput: a beat a cycle, if bursts have
+    Latency: 3 cycles from job to request, 3 from answer to beat. Throughput: a beat a cycle, if bursts have
     two or more; a burst every other cycle, and a job's first one 3 cycles after the last one before.
     Flow control: valid/ready. Reset while answers are owed: the `ReadArbiter` must drop them.
     """
@@ -99,25 +99,29 @@ class BurstReader(wiring.Component):
             self.jobs.ready.eq(lengths.i.ready & ~active),
         ]
         m.submodules.buffer = fifo = StreamFIFO(p["bus_bits"], depth=p["buffer"], buffered=True)
-        taken = Signal()
+        taken, free, ends = Signal(), Signal(), Signal()
         passed = Signal.like(left)  # beats of the job that have left the buffer
         begins, last = Signal(init=1), Signal()  # the next beat is the first, or the last, of its job
         m.d.comb += [
             fifo.i.payload.eq(self.answer.data),
             fifo.i.valid.eq(self.answer.valid),
-            self.beats.p.data.eq(fifo.o.payload),
-            self.beats.p.last.eq(Mux(begins, lengths.o.p.single, last)),
-            self.beats.valid.eq(fifo.o.valid & lengths.o.valid),
-            fifo.o.ready.eq(self.beats.ready & lengths.o.valid),
-            taken.eq(self.beats.valid & self.beats.ready),
-            lengths.o.ready.eq(taken & self.beats.p.last),
+            free.eq(~self.beats.valid | self.beats.ready),
+            ends.eq(Mux(begins, lengths.o.p.single, last)),
+            taken.eq(free & fifo.o.valid & lengths.o.valid),
+            fifo.o.ready.eq(free & lengths.o.valid),
+            lengths.o.ready.eq(taken & ends),
         ]
+        # Block RAM is slow: its output goes into a register first.
+        with m.If(free):
+            m.d.sync += [
+                self.beats.valid.eq(taken), self.beats.p.data.eq(fifo.o.payload), self.beats.p.last.eq(ends)
+            ]  # fmt: skip
         m.d.sync += room.eq(room + taken - Mux(hands_over, count, 0))
         with m.If(taken):
             m.d.sync += [
-                begins.eq(self.beats.p.last),
+                begins.eq(ends),
                 last.eq(passed + 2 == lengths.o.p.beats),
-                passed.eq(Mux(self.beats.p.last, 0, passed + 1)),
+                passed.eq(Mux(ends, 0, passed + 1)),
             ]
         with m.If((self.answer.valid & self.answer.error) | past_space):
             m.d.sync += self.failed.eq(1)

@@ -32,7 +32,7 @@ class OutputRegions(wiring.Component):
         layer.
     tiles : stream out; up to the last tile of the layer.
 
-    Latency: 7 cycles from a tile to the next. Less than 2^DIM_BITS tiles.
+    Latency: 9 cycles from a tile to the next. Less than 2^DIM_BITS tiles.
     Tested range: up to 5 tiles each way; groups of 1 row of tiles to more than all; address_bits 32, 64; any
     stride; regions at the end of the space and past it, whose addresses are its end.
     """
@@ -99,11 +99,11 @@ class OutputRegions(wiring.Component):
         m.d.comb += [
             left.eq(self.tile_rows - first),
             height.eq(Mux(left < self.group, left, self.group)),
-            product.eq(one * other),
             tile.rows.eq(nest.rows.length),
             tile.columns.eq(nest.columns.length),
             place.eq(self.address + offset),
         ]
+        m.d.sync += product.eq(one * other)
         with m.FSM(name="state") as state:
             m.d.comb += runs.eq(~state.ongoing("IDLE"))
             with m.State("IDLE"):
@@ -113,13 +113,18 @@ class OutputRegions(wiring.Component):
                 m.d.sync += [one.eq(first), other.eq(self.tile_columns)]
                 m.next = "COLUMN"
             with m.State("COLUMN"):
-                m.d.sync += [region.eq(product + inside), one.eq(height), other.eq(walk.column)]
+                m.d.sync += [one.eq(height), other.eq(walk.column)]
+                m.next = "FIRST"
+            with m.State("FIRST"):
+                m.d.sync += region.eq(product + inside)
                 m.next = "REGION"
             with m.State("REGION"):
                 m.d.sync += region.eq(region + product)
                 m.next = "STRIDE"
             with m.State("STRIDE"):
                 m.d.sync += [one.eq(region), other.eq(self.stride)]
+                m.next = "PRODUCT"
+            with m.State("PRODUCT"):
                 m.next = "OFFSET"
             with m.State("OFFSET"):
                 m.d.sync += offset.eq(product)

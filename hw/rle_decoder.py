@@ -76,12 +76,15 @@ class RLEDecoder(wiring.Component):
             self.entries.ready.eq(taken & kept),
             self.tiles.ready.eq(taken & last),
         ]
+        # Known a cycle after the tile's last vector, which is before the next one can end.
+        ended, misses = Signal(), Signal()
+        m.d.sync += [ended.eq(taken & last), misses.eq(used + kept != tile.count)]
+        with m.If(ended & misses):
+            m.d.sync += self.malformed.eq(1)
         with m.If(taken):
             m.d.sync += [position.eq(position + 1), run.eq(run + 1)]
             with m.If(kept):
                 m.d.sync += [run.eq(0), used.eq(used + 1)]
             with m.If(last):
                 m.d.sync += [position.eq(0), run.eq(0), used.eq(0)]
-                with m.If(used + kept != tile.count):
-                    m.d.sync += self.malformed.eq(1)
         return m

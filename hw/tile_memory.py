@@ -97,7 +97,11 @@ class TileMemory(wiring.Component):
             ),
             passes.eq(self.tiles.valid & self.tiles.ready),
         ]
-        m.d.sync += self.arrived.eq(self.arrived + loader.loaded - (passes & self.fresh))
+        loaded = Signal()
+        m.d.sync += [
+            loaded.eq(loader.loaded),  # with the last write
+            self.arrived.eq(self.arrived + loaded - (passes & self.fresh)),
+        ]
 
         all_released = Signal()
         released = []  # for each bank: it has read a tile that others still read
@@ -112,6 +116,9 @@ class TileMemory(wiring.Component):
                 bank.forbidden.eq(self.forbidden),
                 bank.tiles.payload.eq(self.tiles.payload),
                 bank.tiles.valid.eq(passes),
+            ]
+            # Registers on the way to the banks, which lie wherever there is RAM.
+            m.d.sync += [
                 bank.write.eq(loader.write[b]),
                 bank.write_address.eq(getattr(loader, f"write_address_{b % p['ways']}")),
                 bank.write_granule.eq(getattr(loader, f"write_granule_{b % p['ways']}")),
@@ -125,5 +132,5 @@ class TileMemory(wiring.Component):
             self.bad_position.eq(Cat(bank.malformed for bank in banks).any()),
             self.bad_slice.eq(Cat(bank.bad_slice for bank in banks).any()),
         ]
-        m.d.sync += used.eq(used + loader.loaded - all_released)
+        m.d.sync += used.eq(used + loaded - all_released)
         return m
