@@ -186,11 +186,14 @@ class Feeder(wiring.Component):
         with m.If(moves):
             m.d.sync += lo_index.eq(Mux(lo_done, 0, lo_index + 1))
 
-        # A register between the feeder and the array that it is broadcast to.
-        room = Signal()
+        # Two records between the feeder and the array that they are broadcast to: no path leads from all the
+        # lanes back through the decoder.
+        m.submodules.record_fifo = fifo = StreamFIFO(self.records.payload.shape(), depth=2)
+        wiring.connect(m, fifo.o, wiring.flipped(self.records))
         m.d.comb += [
-            room.eq(~self.records.valid | self.records.ready),
-            decoder.vectors.ready.eq(room & lo.valid),
+            fifo.i.payload.eq(record),
+            fifo.i.valid.eq(moves),
+            decoder.vectors.ready.eq(fifo.i.ready & lo.valid),
             moves.eq(decoder.vectors.valid & decoder.vectors.ready),
             tile_ends.eq(moves & vector.last),
             self.slot_freed.eq(tile_ends & info.release),
@@ -198,5 +201,3 @@ class Feeder(wiring.Component):
         ]
         with m.If(moves & (vector.data & self.forbidden.replicate(layout.vector)).any()):
             m.d.sync += self.bad_slice.eq(1)
-        with m.If(room):
-            m.d.sync += [self.records.valid.eq(moves), self.records.payload.eq(record)]

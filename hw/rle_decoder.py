@@ -78,7 +78,7 @@ class RLEDecoder(wiring.Component):
         ]
         # Known a cycle after the tile's last vector, which is before the next one can end.
         ended, misses = Signal(), Signal()
-        m.d.sync += [ended.eq(taken & last), misses.eq(used + kept != tile.count)]
+        m.d.sync += [ended.eq(taken & last), misses.eq(Mux(kept, used + 1 != tile.count, due))]
         with m.If(ended & misses):
             m.d.sync += self.malformed.eq(1)
         with m.If(taken):
