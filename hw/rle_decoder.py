@@ -63,7 +63,7 @@ class RLEDecoder(wiring.Component):
         used = Signal.like(tile.count)  # entries taken from this tile's stream
         due = Signal()  # entries remain, so the next one decides whether this position is kept
         # Signals of their own: a payload that depends on its own bits looks like a loop to simulators.
-        kept, last, taken = Signal(), Signal(), Signal()
+        kept, last, taken, stops = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             due.eq(used != tile.count),
             kept.eq(due & (run == entry.skip)),
@@ -71,16 +71,16 @@ class RLEDecoder(wiring.Component):
             vector.kept.eq(kept),
             vector.data.eq(Mux(kept, entry.data, 0)),  # an offer stays as it is while the next entry arrives
             vector.last.eq(last),
-            self.vectors.valid.eq(self.tiles.valid & (~due | self.entries.valid) & ~self.malformed),
+            self.vectors.valid.eq(self.tiles.valid & (~due | self.entries.valid) & ~stops),
             taken.eq(self.vectors.valid & self.vectors.ready),
             self.entries.ready.eq(taken & kept),
             self.tiles.ready.eq(taken & last),
         ]
-        # Known a cycle after the tile's last vector, which is before the next one can end.
+        # Known in the cycle after the tile's last vector; nothing more is offered from then on.
         ended, misses = Signal(), Signal()
         m.d.sync += [ended.eq(taken & last), misses.eq(Mux(kept, used + 1 != tile.count, due))]
-        with m.If(ended & misses):
-            m.d.sync += self.malformed.eq(1)
+        m.d.comb += stops.eq(self.malformed | (ended & misses))
+        m.d.sync += self.malformed.eq(stops)
         with m.If(taken):
             m.d.sync += [position.eq(position + 1), run.eq(run + 1)]
             with m.If(kept):
