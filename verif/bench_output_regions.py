@@ -130,17 +130,17 @@ async def ends_with_the_space(dut: Any, dataflow: Dataflow) -> None:
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
-async def takes_seven_cycles_a_tile(dut: Any) -> None:
+async def takes_nine_cycles_a_tile(dut: Any) -> None:
     await start(dut, component(parameters()))
     bench = Bench(dut, (2 * parameters()["tile_m"], 3 * parameters()["tile_n"]), DATAFLOWS[0], 1)
     await bench.start()
     offers = []
-    for _ in range(7 * len(bench.expected) + 10):
+    for _ in range(9 * len(bench.expected) + 10):
         await ReadOnly()
         offers.append(int(dut.tiles__valid.value))
         await FallingEdge(dut.clk)
     # From the cycle after the start on.
-    assert offers == [0, 0, 0, 0, 0, 0, 1] * len(bench.expected) + [0] * 10
+    assert offers == [0, 0, 0, 0, 0, 0, 0, 0, 1] * len(bench.expected) + [0] * 10
     await bench.finish()
 
 

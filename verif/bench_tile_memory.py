@@ -172,10 +172,11 @@ async def serves_layers(dut: Any, dataflow: Dataflow) -> None:
 
 @cocotb.test()
 async def loads_ahead_as_far_as_slots_are_free(dut: Any) -> None:
-    """A slot is free when all banks have read its tile for the last time, and not before."""
+    """A slot is free when all banks have read its tile for the last time, and not before: a bank reads two
+    records ahead of those that are taken."""
     await start(dut, component(parameters()))
     slots = parameters()["slots"]
-    bench = Bench(dut, operand(slots + 3, 1, 2, Dataflow.OUTPUT_STATIONARY), sparsity=1.0)
+    bench = Bench(dut, operand(slots + 3, 1, 3, Dataflow.OUTPUT_STATIONARY), sparsity=1.0)
     settle = 20 * (bench.ends[1] + 5)
     await ClockCycles(dut.clk, bench.ends[slots] + settle)
     assert bench.loaded() == slots
@@ -184,7 +185,7 @@ async def loads_ahead_as_far_as_slots_are_free(dut: Any) -> None:
     bench.allowed = 1
     await ClockCycles(dut.clk, settle)
     assert bench.asked == 1 and bench.loaded() == slots
-    assert all(len(sink.received) == 2 for sink in bench.records[1:])
+    assert all(len(sink.received) == 3 for sink in bench.records[1:])
     bench.records[0].stall = 0.0
     await ClockCycles(dut.clk, settle)
     assert bench.loaded() == slots + 1
