@@ -24,8 +24,9 @@ MEMORIES = {"on chip": (4, 1.0), "SDRAM": (16, 0.25)}
 
 def board_speed(name: str = "ulx3s-85f") -> list[dict[str, Any]]:
     """Cycles of the board's machine from start to interrupt, with all of a layer in one of `MEMORIES`, and
-    operations a second at its clock: ``2 M K N clock / total_cycles``, each multiply-accumulate of the product
-    as two, skipped or not. Beside them those of a dense machine of as many multipliers that never waits.
+    operations a second at its clock: ``2 M K N clock / total_cycles``, each multiply-accumulate of the
+    product as two, skipped or not. Beside them those of a dense machine of as many multipliers that never
+    waits.
     """
     target, rows = board(name), []
     config = target.config()

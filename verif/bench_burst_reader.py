@@ -83,18 +83,16 @@ class Bench:
             beats -= count
 
     async def watch_room(self, layout: Any) -> None:
-        """What is asked for, and not yet taken, fits the buffer: from the cycle in which it is offered. A beat
-        stands behind the buffer, on offer."""
+        """What is asked for, and not yet taken, fits the buffer, but for the beat on offer, which has left
+        it: from the cycle in which it is offered."""
         dut, asked, taken = self.dut, 0, 0
         while True:
             await FallingEdge(dut.clk)
             await ReadOnly()
             if dut.requests__valid.value == 1 and dut.rst.value == 0:
                 count = to_fields(layout, int(dut.requests__payload.value))["last_beat"] + 1
-                offered = int(dut.beats__valid.value == 1)
-                assert asked + count - taken - offered <= self.buffer, (
-                    f"asks for {asked + count} beats, {taken} taken"
-                )
+                left = taken + int(dut.beats__valid.value)
+                assert asked + count - left <= self.buffer, f"asks for {asked + count} beats, {taken} taken"
                 asked += count if dut.requests__ready.value == 1 else 0
             taken += dut.beats__valid.value == 1 and dut.beats__ready.value == 1
 
@@ -127,13 +125,14 @@ async def reads_jobs(dut: Any, stall: float, taker: float) -> None:
 @cocotb.test(timeout_time=500, timeout_unit="us")
 @cocotb.parametrize(latency_=[1, 30])
 async def fills_its_buffer_and_waits(dut: Any, latency_: int) -> None:
-    """It asks for as many bursts as there is room for, and no more, until beats are taken."""
+    """It asks for as many bursts as there is room for, and no more, until beats are taken; one beat is on
+    offer, outside of the buffer."""
     await start(dut, component(parameters()))
     bench = Bench(dut, taker=1.0, latency=latency_)
     bench.add(bench.block - 1, 3 * bench.buffer)
     fit = [bench.bursts[0]]
     for burst in bench.bursts[1:]:
-        if sum(count for _, count in (*fit, burst)) > bench.buffer + 1:  # one beat is on offer
+        if sum(count for _, count in (*fit, burst)) > bench.buffer + 1:
             break
         fit.append(burst)
     await ClockCycles(dut.clk, 3 * bench.buffer + 200)

@@ -172,7 +172,8 @@ async def serves_layers(dut: Any, dataflow: Dataflow) -> None:
 
 @cocotb.test()
 async def loads_ahead_as_far_as_slots_are_free(dut: Any) -> None:
-    """A slot is free when all banks have read its tile for the last time, and not before."""
+    """A slot is free when all banks have read its tile for the last time, and not before: a bank reads two
+    records ahead of those that are taken."""
     await start(dut, component(parameters()))
     slots = parameters()["slots"]
     bench = Bench(dut, operand(slots + 3, 1, 3, Dataflow.OUTPUT_STATIONARY), sparsity=1.0)
