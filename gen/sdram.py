@@ -1,7 +1,7 @@
 """SDR SDRAM of a board: its timing, its power-up sequence, and LiteDRAM's controller for it as Verilog.
 
 The controller is LiteDRAM's (https://github.com/enjoy-digital/litedram, BSD-2), from the package that pip
-installs; nothing of it is in this repository. Ours are the pins' registers (hw/board_top.py), the power-up
+installs; nothing of it is in this repository. Ours are the pins' registers (hw/board_sdram.py), the power-up
 sequence (hw/sdram_start.py) and the bus (hw/sdram_words.py), so no processor is needed.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,10 @@ class Board:
     @classmethod
     def parse(cls, engine: str) -> Board:
         """``uart://DEVICE[?baud=BAUD]``; ValueError for another URL."""
-        url = urlsplit(engine, allow_fragments=False)
-        device, options = url.netloc + url.path, parse_qsl(url.query, keep_blank_values=True)
-        if not engine.startswith("uart://") or not device or any(name != "baud" for name, _ in options):
+        device, _, query = engine.removeprefix("uart://").partition("?")
+        options = parse_qsl(query, keep_blank_values=True)
+        known = [name for name, _ in options] in ([], ["baud"])
+        if not engine.startswith("uart://") or not device or not known:
             raise ValueError(f"engine must be uart://DEVICE[?baud=BAUD], such as {_EXAMPLE}, not {engine!r}")
         baud = dict(options).get("baud", str(DEFAULT_BAUD))
         if not baud.isdecimal():

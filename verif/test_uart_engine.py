@@ -139,6 +139,7 @@ class TestEngine:
             ("uart:///dev/ttyUSB0?speed=1", "engine must be uart://DEVICE"),
             ("uart:///dev/ttyUSB0?baud=fast", "engine's baud must be an integer"),
             ("uart:///dev/ttyUSB0?baud=", "engine's baud must be an integer"),
+            ("uart:///dev/ttyUSB0?baud=9600&baud=115200", "engine must be uart://DEVICE[?baud=BAUD]"),
             ("uart:///dev/ttyUSB0?baud=-1", "engine's baud must be an integer"),
             ("uart:///dev/ttyUSB0?baud=0", "engine's baud must be 1..16777216, not 0"),
         ],
