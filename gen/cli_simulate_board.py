@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from contextlib import suppress
 
 import click
@@ -58,6 +59,8 @@ def simulate_board(
     with Console(stderr=True).status(f"building the board of {config.name}"):
         build_soc(config, memory_kib=memory_kib)
     board = BoardSimulation(config, memory_kib=memory_kib, error_rate=errors, seed=seed or 0)
+    # A script's background job starts with the signal ignored, and would never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), board:
         machine = shlex.join(["--config", source, *(f"--set={setting}" for setting in settings)])
         memory = "32 MiB of SDRAM" if sdram else f"{memory_kib} KiB of memory"
