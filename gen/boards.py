@@ -134,8 +134,8 @@ def _ecp5_script(clock_hz: int) -> str:
     """Yosys's commands up to the last part of synth_ecp5, which maps flip-flops and logic of the whole.
 
     What comes before that is done block by block, once for each block: of the whole at once it takes four
-    times as long. ABC's goal for logic is a third of a period, as it knows of cells and short wires only:
-    shorter paths cost LUTs, longer ones do not keep up.
+    times as long. ABC's goal for logic is less than a quarter of a period, as it knows of cells and short
+    wires only: shorter paths cost LUTs, longer ones do not keep up.
     """
     coarse = "synth_ecp5 -nodsp -noflatten -top top"
     return "\n".join(
