@@ -43,8 +43,7 @@ synth: CONFIG = tiny
 synth: $(STAMP)  ## area by block of CONFIG= on TARGET= (ecp5, ice40, xc7, osu018) by Yosys
 	@$(BIN)/sliceforge synth --config "$(CONFIG)" --target "$(TARGET)" --out build/$(basename $(notdir $(CONFIG)))
 
-fpga: $(STAMP)  ## a bitstream for BOARD= (ulx3s-85f and others: `sliceforge fpga --list`) into build/BOARD
-	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[fpga]'
+fpga: $(STAMP) .venv/.fpga-tools  ## a bitstream for BOARD= (ulx3s-85f and others: `sliceforge fpga --list`) into build/BOARD
 	@$(BIN)/sliceforge fpga --board "$(BOARD)" --out "build/$(BOARD)"
 
 docs: $(STAMP)  ## what is generated in docs/
@@ -62,6 +61,11 @@ $(STAMP): pyproject.toml scripts/setup_venv.py
 	    { echo "missing: Python 3.11 or newer, as \`$(PYTHON)\`: \`apt install python3 python3-venv\`" >&2; exit 1; }
 	@$(PYTHON) scripts/check_system.py
 	@$(PYTHON) scripts/setup_venv.py $@
+
+.venv/.fpga-tools: $(STAMP)
+	@echo "set-up: installing the tools for FPGAs into .venv"
+	@$(PY) -m pip install -qq --disable-pip-version-check --editable '.[fpga]'
+	@touch $@
 
 # mypy sees the folders under their package names.
 build/mypy/sliceforge:

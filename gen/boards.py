@@ -96,6 +96,13 @@ BOARDS = {
 
 MEMORIES = ("sdram", "chip")
 
+# The line keeps no clock; its first register in the design is a synchronizer's, which Verilog does not tell.
+_UART_XDC = """\
+set_property ASYNC_REG TRUE [get_cells soc/uart_receiver/synchronizer/stage?_reg]
+set_false_path -from [get_ports uart_0__rx__io]
+set_false_path -to [get_ports uart_0__tx__io]
+"""
+
 
 def board(name: str, memory: str | None = None) -> Board:
     """The board of this name, with the memory that it has by itself, or with its "sdram" or one on the FPGA,
@@ -124,6 +131,8 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     if target.family == "ecp5":
         platform.add_file("ecp5_cells.verilog", ecp5_accumulators(verilog))
         options |= {"script_after_read": _ecp5_script(target.clock_hz), "synth_opts": "-nodsp -run map_ffs:"}
+    else:
+        platform.add_file("uart.xdc", _UART_XDC)
     row_bits = None if target.sdram is None else CHIPS[target.sdram].row_bits
     top = BoardTop(soc=soc, family=target.family, clock_hz=target.clock_hz, row_bits=row_bits)
     plan: BuildPlan = platform.prepare(top, "top", **options)

@@ -243,9 +243,11 @@ def gemm(
     The frequent slice is Z >> lo_bits. A mismatch is exit status 1.
 
     \b
-    Example:
+    Examples:
       sliceforge gemm --config tiny --weights W.npy --activations X.npy --zero-point 128 \\
           --engine rtl --output Y.npy --report R.json
+      sliceforge gemm --config edge --weights W.npy --activations X.npy --zero-point 128 \\
+          --engine uart:///dev/ttyUSB0
     """
     config = AcceleratorConfig.load(source, settings)
     named = {"output": output, "report": report, "trace": trace}

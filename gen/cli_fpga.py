@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from sliceforge.gen.boards import BOARDS, MEMORIES, Board, board
-from sliceforge.gen.cli_parts import json_option, print_rows, set_option
+from sliceforge.gen.cli_parts import json_option, print_rows, print_table, set_option
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, naming, write_all
 
@@ -60,6 +60,9 @@ def fpga(
       sliceforge fpga --board ulx3s-85f --out build/ulx3s-85f
     """
     if list_boards:
+        for option, value in (("board", name), ("config", source), ("memory", memory), ("out", out)):
+            if value is not None:
+                raise ValueError(f"{option} must not be given with --list, not as {str(value)!r}")
         _print_boards(as_json)
         return
     for option, value in (("board", name), ("out", out)):
@@ -161,10 +164,12 @@ def _print_boards(as_json: bool) -> None:
     if as_json:
         print(json.dumps(boards, indent=2))
     else:
-        print_rows(
-            {
-                name: f"{b['title']}: {b['config']} at {b['clock_hz'] / 1e6:.0f} MHz, "
-                f"{b['memory_kib']:,} KiB {_MEMORY_TITLES[b['memory']]}, {b['ends_with']}"
-                for name, b in boards.items()
-            }
-        )
+        columns = ("board", "FPGA", "machine", "clock", "memory", "ends with")
+        rows = [
+            (
+                name, b["title"], b["config"], f"{b['clock_hz'] / 1e6:.0f} MHz",
+                f"{b['memory_kib']:,} KiB {_MEMORY_TITLES[b['memory']]}", b["ends_with"],
+            )
+            for name, b in boards.items()
+        ]  # fmt: skip
+        print_table(columns, rows, justify="left")

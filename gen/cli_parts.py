@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -25,6 +25,7 @@ __all__ = [
     "json_option",
     "operand_options",
     "print_rows",
+    "print_table",
     "progress_bar",
     "report_options",
     "set_option",
@@ -92,6 +93,22 @@ def print_rows(rows: Mapping[str, str]) -> None:
     for title, figure in rows.items():
         table.add_row(title, figure)
     Console().print(table)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], justify: JustifyMethod = "right"
+) -> None:
+    """A table with a header, as wide as it is: names in the first column are not cut off.
+
+    justify: of the other columns.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify=justify)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=Console(width=1000).measure(table).maximum).print(table)
 
 
 @contextmanager

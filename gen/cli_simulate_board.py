@@ -42,8 +42,9 @@ def simulate_board(
     and the command that runs a GEMM there.
 
     \b
-    Example:
+    Examples:
       sliceforge simulate-board --config tiny
+      sliceforge simulate-board --config tiny --sdram --errors 0.001 --seed 3
     """
     config = AcceleratorConfig.load(source, settings)
     if not 0 <= errors <= 1:  # not so for NaN either

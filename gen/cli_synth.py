@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from sliceforge.gen.cli_parts import config_option, json_option, set_option
+from sliceforge.gen.cli_parts import config_option, json_option, print_table, set_option
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.gen.files import check_folder, naming, write_all
 from sliceforge.gen.synthesis import TARGETS
@@ -67,32 +66,25 @@ def _print_blocks(report: dict[str, Any], leading: str) -> None:
     rows = report["blocks"]
     least = LEAST_SHARE * rows[0][leading]
     figures = [key for key in rows[0] if key not in ("block", "instances", "delay_ps")]
-    table = _table("block", ["instances", *figures, "own ns"])
-    for row in rows:
-        if row[leading] >= least:
-            delay = "" if row["delay_ps"] is None else f"{row['delay_ps'] / 1000:.2f}"
-            table.add_row(row["block"], *(f"{row[key]:,.0f}" for key in ("instances", *figures)), delay)
-    _print_table(table)
+    lines = [
+        (
+            row["block"],
+            *(f"{row[key]:,.0f}" for key in ("instances", *figures)),
+            "" if row["delay_ps"] is None else f"{row['delay_ps'] / 1000:.2f}",
+        )
+        for row in rows
+        if row[leading] >= least
+    ]
+    print_table(["block", "instances", *map(_title, figures), "own ns"], lines)
 
 
 def _print_features(report: dict[str, Any]) -> None:
     """Per cent of the whole."""
     shares = {name: feature["percent"] for name, feature in report["features"].items()}
     figures = next(iter(shares.values()))
-    table = _table("per cent of the whole", list(figures))
-    for name, share in shares.items():
-        table.add_row(name, *(f"{share[key]:.2f}" for key in figures))
-    _print_table(table)
+    lines = [(name, *(f"{share[key]:.2f}" for key in figures)) for name, share in shares.items()]
+    print_table(["per cent of the whole", *map(_title, figures)], lines)
 
 
-def _table(title: str, columns: list[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column(title)
-    for column in columns:
-        table.add_column(column.replace("_", " ").replace("um2", "um^2"), justify="right")
-    return table
-
-
-def _print_table(table: Table) -> None:
-    """As wide as it is: names of blocks are not cut off."""
-    Console(width=Console(width=1000).measure(table).maximum).print(table)
+def _title(figure: str) -> str:
+    return figure.replace("_", " ").replace("um2", "um^2")

@@ -84,6 +84,17 @@ def test_plan_is_complete_and_the_same_every_time(name: str) -> None:
     constraints = files["top.lpf" if target.bitstream else "top.xdc"]
     for port in ("uart", "clk"):
         assert re.search(rf"{port}\w*", constraints), port
+    if not target.bitstream:  # what constrains the line names what is there
+        ports = re.findall(r"get_ports (\w+)", files["uart.xdc"])
+        assert len(ports) == 2 and all(
+            f"[get_ports {port}]" in files["top.xdc"].replace('"', "") for port in ports
+        )
+        cells = re.findall(r"get_cells (\S+)/stage\?_reg", files["uart.xdc"])
+        assert cells == ["soc/uart_receiver/synchronizer"]
+        synchronizer = soc.split("\nmodule sliceforge_tiny_soc_uart_receiver__synchronizer ")[1].split(
+            "endmodule"
+        )[0]
+        assert re.findall(r"^  reg (stage\d)", synchronizer, re.MULTILINE) == ["stage0", "stage1"]
 
 
 def test_every_pin_of_the_sdram_has_its_register(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +155,7 @@ def test_project_for_vivado_is_written(name: str, tmp_path: Path) -> None:
             "memory must be one of sdram, chip, not 'ddr3'",
         ),
         (["--out", "{out}"], "board must be given"),
+        (["--list", "--out", "{out}"], "out must not be given with --list, not as '"),
         (["--board", "arty-a7", "--config", "big", "--out", "{out}"], "config must be a preset"),
         (["--board", "arty-a7", "--set", "lanes=0", "--out", "{out}"], "lanes must be 1..64, not 0"),
         (
