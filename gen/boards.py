@@ -130,7 +130,7 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     platform.add_file(f"{soc}.v", verilog)
     if target.family == "ecp5":
         platform.add_file("ecp5_cells.verilog", ecp5_accumulators(verilog))
-        options |= {"script_after_read": _ecp5_script(target.clock_hz), "synth_opts": "-nodsp -run map_ffs:"}
+        options |= {"script_after_read": _ecp5_script(target.clock_hz), "synth_opts": "-nodsp -run map_luts:"}
     else:
         platform.add_file("uart.xdc", _UART_XDC)
     row_bits = None if target.sdram is None else CHIPS[target.sdram].row_bits
@@ -140,11 +140,14 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
 
 
 def _ecp5_script(clock_hz: int) -> str:
-    """Yosys's commands up to the last part of synth_ecp5, which maps flip-flops and logic of the whole.
+    """Yosys's commands up to the last part of synth_ecp5, which maps the logic of the whole.
 
-    What comes before that is done block by block, once for each block: of the whole at once it takes four
-    times as long. ABC's goal for logic is less than a quarter of a period, as it knows of cells and short
-    wires only: shorter paths cost LUTs, longer ones do not keep up.
+    What comes before flip-flops is done block by block, once for each block: of the whole at once it takes
+    four times as long. ABC's goal for logic is less than a quarter of a period, as it knows of cells and
+    short wires only: shorter paths cost LUTs, longer ones do not keep up.
+
+    The resets of the domains go through global buffers: 28,000 flip-flops of an edge-sized machine take one
+    of them, and the router does not get through with that many wires more.
     """
     coarse = "synth_ecp5 -nodsp -noflatten -top top"
     return "\n".join(
@@ -157,5 +160,8 @@ def _ecp5_script(clock_hz: int) -> str:
             "flatten",
             "opt",
             "clean",
+            "synth_ecp5 -nodsp -top top -run map_ffs:map_luts",
+            "setattr -set clkbuf_sink 1 =TRELLIS_FF/w:LSR",
+            "clkbufmap -buf DCCA CLKO:CLKI w:*rst w:*held",
         ]
     )

@@ -118,6 +118,40 @@ def test_every_pin_of_the_sdram_has_its_register(monkeypatch: pytest.MonkeyPatch
     assert (phases["CLKOS_CPHASE"] - phases["CLKOP_CPHASE"], phases["CLKOS_FPHASE"]) == (3, 0)
 
 
+_SOC = """\
+module part(input clk, input rst, input [7:0] data, output reg [7:0] kept, output gated);
+  always @(posedge clk) kept <= rst ? 8'd0 : data + kept;
+  assign gated = kept[0] & ~rst;
+endmodule
+module sliceforge_tiny_soc(input clk, input rst, input uart_rx, output uart_tx, output alive, output irq);
+  reg held = 1'b1;
+  always @(posedge clk) held <= rst | uart_rx;
+  wire either = held | rst;
+  wire [7:0] first, second;
+  part a(.clk(clk), .rst(held), .data({8{uart_rx}}), .kept(first), .gated(alive));
+  part b(.clk(clk), .rst(either), .data(first), .kept(second), .gated(irq));
+  assign uart_tx = ^second;
+endmodule
+"""
+
+
+def test_resets_reach_flip_flops_through_global_buffers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One for each domain's reset, with a SoC of two domains."""
+    monkeypatch.setattr("sliceforge.gen.boards.generate_soc_verilog", lambda *_, **__: _SOC)
+    target = board("ecpix5-45")
+    build_plan(target, target.config("tiny")).extract(str(tmp_path))
+    run = "from pyosys import libyosys; libyosys.run_pass('script top.ys', libyosys.Design())"
+    subprocess.run([sys.executable, "-c", run], cwd=tmp_path, capture_output=True, check=True)
+    cells = json.loads((tmp_path / "top.json").read_text())["modules"]["top"]["cells"].values()
+    buffers = [cell["connections"] for cell in cells if cell["type"] == "DCCA"]
+    outputs = {connections["CLKO"][0] for connections in buffers}
+    assert len(buffers) == len(outputs) == 2
+    resets = [cell["connections"]["LSR"][0] for cell in cells if cell["type"] == "TRELLIS_FF"]
+    assert sorted(resets.count(net) for net in outputs) == [8, 8]
+
+
 def test_a_memory_on_the_chip_instead() -> None:
     assert board("ulx3s-85f").memory_bytes == 32 << 20
     for name, kib in (("ulx3s-85f", 16), ("ulx3s-45f", 64)):
@@ -186,4 +220,5 @@ def test_small_board_gets_its_bitstream(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert facts["timing_met"] and facts["utilization"]["TRELLIS_COMB"]["used"] > 1000
+    assert facts["utilization"]["DCCA"]["used"] == 5  # two clocks, resets of three domains
     assert (tmp_path / "ulx3s-45f.bit").stat().st_size > 100_000
