@@ -147,7 +147,7 @@ def _ecp5_script(clock_hz: int) -> str:
     short wires only: shorter paths cost LUTs, longer ones do not keep up.
 
     The resets of the domains go through global buffers: 28,000 flip-flops of an edge-sized machine take one
-    of them, and the router does not get through with that many wires more.
+    of them, and with that many wires more the router takes 20 times as long.
     """
     coarse = "synth_ecp5 -nodsp -noflatten -top top"
     return "\n".join(

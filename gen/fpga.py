@@ -61,7 +61,7 @@ class PlacedDesign:
 
 def build_bitstream(board: Board, config: AcceleratorConfig, progress: Progress) -> PlacedDesign:
     """The bitstream of ``config`` for ``board``, built now or in an earlier call; an edge-sized machine takes
-    half an hour or more. progress: called with what is being done, from time to time.
+    hours. progress: called with what is being done, from time to time.
 
     Raises ToolError for a missing tool, RuntimeError if a tool fails (such as when the design does not fit).
     """
