@@ -19,22 +19,32 @@ module {name}(clk, rst, addend, carry, shift, above, sum);
   input signed [{addend_bits}-1:0] addend;
   input [{bits}-1:0] above;
   output reg [{bits}-1:0] sum = 0;
-  // A bit below the sum takes the carry; the chain has whole cells.
+  // The chain has whole cells. Half a cell below the sum begins it with the carry: its LUT is 0, and so the
+  // carry is A & ~B whatever comes in. (place and route spends a cell on each end that has a net)
   wire [{width}-1:0] augend = {{sum, 1'b1}}, over = {{above, 1'b0}}, following;
   wire signed [{width}-1:0] extended = $signed({{addend, carry}});
-  wire [{width}:0] chain;
-  assign chain[0] = 1'b0;
+  wire [{width}-2:0] chain;
   genvar i;
   generate for (i = 0; i < {width}; i = i + 2) begin : cells
-    CCU2C #(.INIT0(16'hDE12), .INIT1(16'hDE12), .INJECT1_0("NO"), .INJECT1_1("NO")) slice (
+    if (i == 0)
+      CCU2C #(.INIT0(16'h0002), .INIT1(16'hDE12), .INJECT1_0("NO"), .INJECT1_1("NO")) slice (
+        .A0(carry), .B0(shift), .C0(1'b1), .D0(1'b1),
+{high}
+        .COUT(chain[2]));
+    else if (i + 2 < {width})
+      CCU2C #(.INIT0(16'hDE12), .INIT1(16'hDE12), .INJECT1_0("NO"), .INJECT1_1("NO")) slice (
 {low}
 {high}
-      .CIN(chain[i]), .COUT(chain[i + 2]));
+        .CIN(chain[i]), .COUT(chain[i + 2]));
+    else
+      CCU2C #(.INIT0(16'hDE12), .INIT1(16'hDE12), .INJECT1_0("NO"), .INJECT1_1("NO")) slice (
+{low}
+{high}
+        .CIN(chain[i]));
   end endgenerate
   always @(posedge clk) sum <= rst ? {bits}'d0 : following[{bits}:1];
 endmodule
 """
-
 
 def ecp5_accumulators(verilog: str) -> str:
     """Verilog that is to replace the modules of hw/accumulator.py in ``verilog``: a CCU2C for two bits, where

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from sliceforge.gen import ecp5_netlist
 from sliceforge.gen.boards import Board, build_plan
 from sliceforge.gen.config import AcceleratorConfig
 from sliceforge.sim.toolchain import ToolError, cached_build
@@ -29,8 +30,10 @@ _YOSYS = """\
 #!/bin/sh
 exec '{python}' -c "import sys
 from pyosys import libyosys
+from sliceforge.gen import ecp5_netlist
 libyosys.log_to_stream = None
-libyosys.run_pass('tee -q -o ' + sys.argv[-2] + ' script ' + sys.argv[-1], libyosys.Design())" "$@"
+libyosys.run_pass('tee -q -o ' + sys.argv[-2] + ' script ' + sys.argv[-1], libyosys.Design())
+ecp5_netlist.tidy_file('top.json', 'top')" "$@"
 """
 
 Progress = Callable[[str], None]
@@ -77,7 +80,8 @@ def build_bitstream(board: Board, config: AcceleratorConfig, progress: Progress)
         _run(folder, [f"{plan.script}.sh"], progress)
 
     key = [
-        *(f"{name}\n{text}" for name, text in sorted(plan.files.items())), _YOSYS,
+        *(f"{name}\n{text}" for name, text in sorted(plan.files.items())),
+        _YOSYS, Path(ecp5_netlist.__file__).read_text("utf-8"),
         *map(version, _PACKAGES),
     ]  # fmt: skip
     folder = cached_build(key, build, f"fpga-{board.name}-{config.name}")
