@@ -60,6 +60,17 @@ class Board:
         return 1024 * self.memory_kib
 
     @property
+    def device(self) -> str:
+        """The maker's name of the FPGA."""
+        return str(self.amaranth_platform.device)
+
+    @property
+    def amaranth_platform(self) -> Any:
+        """Class of the board in amaranth_boards."""
+        module, name = self.platform.split(":")
+        return getattr(import_module(f"amaranth_boards.{module}"), name)
+
+    @property
     def bitstream(self) -> bool:
         """Whether the whole build runs here; else it ends with the project for the maker's tools."""
         return self.family == "ecp5"
@@ -123,8 +134,7 @@ def build_plan(target: Board, config: AcceleratorConfig, **options: str) -> Buil
     """All files of the build and its script, from Amaranth's platform for the board; ``options`` as its
     overrides (``nextpnr_opts``). The same bytes every time.
     """
-    module, name = target.platform.split(":")
-    platform: Any = getattr(import_module(f"amaranth_boards.{module}"), name)()
+    platform = target.amaranth_platform()
     soc = soc_module(config)
     verilog = generate_soc_verilog(config, clock_hz=target.clock_hz, baud=target.baud, **target.memory)
     platform.add_file(f"{soc}.v", verilog)

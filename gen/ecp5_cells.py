@@ -46,6 +46,7 @@ module {name}(clk, rst, addend, carry, shift, above, sum);
 endmodule
 """
 
+
 def ecp5_accumulators(verilog: str) -> str:
     """Verilog that is to replace the modules of hw/accumulator.py in ``verilog``: a CCU2C for two bits, where
     synthesis takes one and two LUTs more. verif/test_ecp5_cells.py proves that they do the same.

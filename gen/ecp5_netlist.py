@@ -1,8 +1,8 @@
-"""What a netlist of ECP5's cells costs place and route, made less: constants and the ends of carry chains.
+"""A netlist of ECP5's cells, made easier for place and route: constants, ends of carry chains, a floorplan.
 
-An input of a cell that is not connected is 1. A 0 comes to it by wires, from one cell for the whole chip: of an
-edge-sized machine that net has 17,900 users, which takes wires from the others. And place and route spends a
-cell on a carry that a chain begins with, and one on a carry that comes out of it, even where nobody takes it.
+An input of a cell that is not connected is 1. A 0 comes to it by wires, from one cell for the whole chip: of
+an edge-sized machine that net had 17,900 users. And nextpnr spends a cell on the carry that a chain begins
+with, and one on the carry that comes out of it, even where nobody takes that.
 """
 
 from __future__ import annotations
@@ -10,46 +10,52 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-__all__ = ["tidy", "tidy_file"]
+from sliceforge.gen.ecp5_floorplan import place_operators
+
+__all__ = ["prepare", "tidy"]
 
 Cell = dict[str, Any]
 
 _NOTHING = ["x"]  # the port is there, without a net
 
 
-def tidy_file(name: str, top: str) -> None:
-    """`tidy` for the file ``name``."""
+def prepare(name: str, top: str, device: str) -> None:
+    """Makes the netlist in the file ``name`` ready for place and route on ``device``: `tidy`, and
+    `place_operators` where that is an 85F."""
     path = Path(name)
     netlist = json.loads(path.read_text("utf-8"))
     tidy(netlist, top)
+    if device.endswith("-85F"):
+        place_operators(netlist, top)
     path.write_text(json.dumps(netlist), encoding="utf-8")
 
 
 def tidy(netlist: Mapping[str, Any], top: str) -> None:
     """Rewrites the module ``top`` of ``netlist``, as of Yosys's ``write_json``; it does what it did before.
 
-    A CCU2C takes its 0s into its tables; a constant carry into a chain comes from a cell of the chain; a carry
-    out that nobody reads gets no net. Upper address bits of a TRELLIS_DPR16X4 that are 0 for writing and
-    reading follow the lowest one: the words stand elsewhere, and are found there.
+    A CCU2C takes its 0s into its tables; a constant carry into a chain comes from a cell of the chain; a
+    carry out that nobody reads gets no net. Upper address bits of a TRELLIS_DPR16X4 that are 0 for writing
+    and reading follow the lowest one: the words stand elsewhere, and are found there.
     """
     module = netlist["modules"][top]
     cells: dict[str, Cell] = module["cells"]
-    read = Counter(bit for port in module["ports"].values() for bit in port["bits"])
+    read: Counter[Any] = Counter(bit for port in module["ports"].values() for bit in port["bits"])
     for cell in cells.values():
         for port, bits in cell["connections"].items():
             if cell["port_directions"][port] != "output":
                 read.update(bits)
-    numbers = iter(range(1 + max(bit for bit in _bits(module) if isinstance(bit, int)), 1 << 62))
+    numbers = count(1 + max(bit for bit in _bits(module) if isinstance(bit, int)))
     for name, cell in list(cells.items()):
         if cell["type"] == "CCU2C":
             for half in "01":
                 _fold(cell, half)
             carry = cell["connections"].get("CIN", _NOTHING)[0]
             if isinstance(carry, str):
-                connection = _NOTHING
+                connection: list[Any] = _NOTHING
                 if carry in ("0", "1") and not _ignores_carry(cell, read):
                     connection = [next(numbers)]
                     cells[f"{name}$first"] = _first(carry, connection)
@@ -80,8 +86,8 @@ def _ignores_carry(cell: Cell, read: Counter[Any]) -> bool:
 
 
 def _first(carry: str, connection: list[Any]) -> Cell:
-    """A cell that begins a chain with ``carry``: its LUTs are 0, so that the carry is that of A and B, here the
-    place of the table at which both are 1."""
+    """A cell that begins a chain with ``carry``: its LUTs are 0, so that the carry is the table's value for A
+    and B alone, here where both are 1."""
     inputs = {f"{pin}{half}": ["1"] for half in "01" for pin in "ABCD"}
     return {
         "hide_name": 1,

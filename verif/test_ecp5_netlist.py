@@ -23,8 +23,8 @@ _RUN = (
 # Adders with and without a constant carry in and a carry out that is read; a chain that ends in the middle of
 # a cell; constants among the operands.
 _ADDERS = """\
-module top(input clk, input [6:0] a, b, input c, output [6:0] plain, less, output [7:0] wide, output [6:0] odd,
-           output over);
+module top(input clk, input [6:0] a, b, input c, output [6:0] plain, less, output [7:0] wide,
+           output [6:0] odd, output over);
   assign plain = a + b, less = a - b, wide = a + b + c;
   assign odd = {a[6:2], 2'b01} + 7'b0110100;
   wire [7:0] total = {a[6:1], 1'b0} + {1'b0, b[5:0]};
