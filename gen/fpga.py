@@ -65,7 +65,7 @@ class PlacedDesign:
 
 def build_bitstream(board: Board, config: AcceleratorConfig, progress: Progress) -> PlacedDesign:
     """The bitstream of ``config`` for ``board``, built now or in an earlier call; an edge-sized machine takes
-    hours. progress: called with what is being done, from time to time.
+    half an hour. progress: called with what is being done, from time to time.
 
     Raises ToolError for a missing tool, RuntimeError if a tool fails (such as when the design does not fit).
     """
