@@ -40,7 +40,7 @@ class Board:
         baud = dict(options).get("baud", str(DEFAULT_BAUD))
         if not baud.isdecimal():
             raise ValueError(f"engine's baud must be an integer, as in {_EXAMPLE}, not {baud!r}")
-        return cls(device, checks.integer("engine's baud", int(baud), 1, 1 << 24))
+        return cls(device, checks.integer("engine's baud", int(baud), 1200, 1 << 24))
 
 
 def run_on_board(

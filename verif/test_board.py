@@ -140,7 +140,7 @@ class TestCommands:
                 f"nobody at {silent} answered the HELLO, sent {ATTEMPTS} times: check the cable",
             ),
             ([f"uart://{device}", "--set", "fifo_depth=4"], 1, "register FIFO_DEPTH must be 4"),
-            ([f"uart://{device}?baud=0"], 2, "engine's baud must be 1..16777216, not 0"),
+            ([f"uart://{device}?baud=0"], 2, "engine's baud must be 1200..16777216, not 0"),
             ([f"uart://{device}", "--memory-latency", 5], 2, "memory_latency needs engine rtl"),
         ]
         try:

@@ -141,7 +141,8 @@ class TestEngine:
             ("uart:///dev/ttyUSB0?baud=", "engine's baud must be an integer"),
             ("uart:///dev/ttyUSB0?baud=9600&baud=115200", "engine must be uart://DEVICE[?baud=BAUD]"),
             ("uart:///dev/ttyUSB0?baud=-1", "engine's baud must be an integer"),
-            ("uart:///dev/ttyUSB0?baud=0", "engine's baud must be 1..16777216, not 0"),
+            ("uart:///dev/ttyUSB0?baud=0", "engine's baud must be 1200..16777216, not 0"),
+            ("uart:///dev/ttyUSB0?baud=1199", "engine's baud must be 1200..16777216, not 1199"),
         ],
     )
     def test_urls_that_are_none(self, engine: str, sentence: str) -> None:
