@@ -41,6 +41,9 @@ _BUILD_ARGS = {
 # takes half the time of Verilator's default, -Os, and the accelerator's bench runs as long as before: the
 # model is a tenth of it. With -O0 it would run twice as long.
 _MAKE_VARIABLES = ("VM_PARALLEL_BUILDS=0", "OPT_FAST=-O1")
+# Of a netlist of gates: as one file with -O1, an operator was not compiled after 12 minutes; so it takes
+# seconds.
+_NETLIST_VARIABLES = ("VM_PARALLEL_BUILDS=1", "OPT_FAST=-O0", "OPT_SLOW=-O0")
 
 
 def seed() -> int:
@@ -71,8 +74,9 @@ def run_bench(
     """
     module = f"dut_{bench.removeprefix('bench_')}"
     verilog = block_verilog(component, module)
-    args = list(_BUILD_ARGS[simulator])
+    args, variables = list(_BUILD_ARGS[simulator]), _MAKE_VARIABLES
     if netlist is not None:
+        variables = _NETLIST_VARIABLES
         verilog = netlist(verilog, module)
         args.append("-Wno-UNOPTFLAT")  # gates of one bit of a port may hang on another bit of it
     tests = import_module(f"sliceforge.verif.{bench}")
@@ -102,8 +106,8 @@ def run_bench(
             ) from error
 
     with use_verilator():
-        os.environ["MAKEFLAGS"] = " ".join([os.environ.get("MAKEFLAGS", ""), *_MAKE_VARIABLES]).strip()
-        key = [simulator, verilog, visible, *args, *_MAKE_VARIABLES, *build_identity()]
+        os.environ["MAKEFLAGS"] = " ".join([os.environ.get("MAKEFLAGS", ""), *variables]).strip()
+        key = [simulator, verilog, visible, *args, *variables, *build_identity()]
         build_dir = cached_build(key, build, f"{bench}-{simulator}")
         log = folder / f"{bench}.log"
         results, coverage = folder / "results.xml", folder / "coverage.txt"
