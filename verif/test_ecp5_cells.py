@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ import pytest
 from sliceforge.gen.ecp5_cells import ecp5_accumulators
 from sliceforge.gen.verilog import block_verilog
 from sliceforge.hw.accumulator import Accumulator
+from sliceforge.verif.yosys_script import run_yosys
 
-_RUN = (
-    "import sys; from pyosys import libyosys; libyosys.run_pass('script ' + sys.argv[1], libyosys.Design())"
-)
 _PROOF = """\
 read_verilog block.v
 prep -top {module}
@@ -42,10 +39,7 @@ def prove(
     assert f"module {module}(" in cells
     (folder / "block.v").write_text(verilog, encoding="utf-8")
     (folder / "cells.v").write_text(cells.replace(*spoil), encoding="utf-8")
-    (folder / "proof.ys").write_text(_PROOF.format(module=module), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-c", _RUN, "proof.ys"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    return run_yosys(folder, _PROOF.format(module=module))
 
 
 @pytest.mark.parametrize(("bits", "addend_bits"), [(27, 15), (19, 7), (20, 15), (8, 4)])

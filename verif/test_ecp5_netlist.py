@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,7 @@ from sliceforge.gen.ecp5_cells import ecp5_accumulators
 from sliceforge.gen.ecp5_netlist import tidy
 from sliceforge.gen.verilog import block_verilog
 from sliceforge.hw.accumulator import Accumulator
-
-_RUN = (
-    "import sys; from pyosys import libyosys; libyosys.run_pass('script ' + sys.argv[1], libyosys.Design())"
-)
+from sliceforge.verif.yosys_script import run_yosys
 
 # Adders with and without a constant carry in and a carry out that is read; a chain that ends in the middle of
 # a cell; constants among the operands.
@@ -69,16 +64,9 @@ sat -verify -set-init-zero -prove-asserts {{bound}} both
 """
 
 
-def yosys(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
-    (folder / "run.ys").write_text(script, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-c", _RUN, "run.ys"], cwd=folder, capture_output=True, text=True, check=False
-    )
-
-
 def netlist(folder: Path, design: str) -> dict[str, Any]:
     (folder / "design.v").write_text(design, encoding="utf-8")
-    done = yosys(folder, _SYNTHESIS)
+    done = run_yosys(folder, _SYNTHESIS)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     made = json.loads((folder / "before.json").read_text("utf-8"))
     made["modules"] = {"top": made["modules"]["top"]}  # of the cells, the proof takes Yosys's models
@@ -98,7 +86,7 @@ def same(folder: Path, after: dict[str, Any], bound: str) -> bool:
             if connections["COUT"] == ["x"]:
                 del connections["COUT"], cell["port_directions"]["COUT"]
         (folder / "after.json").write_text(json.dumps(closed), encoding="utf-8")
-        runs.append(yosys(folder, _PROOF.format(bound=bound)))
+        runs.append(run_yosys(folder, _PROOF.format(bound=bound)))
         proved = "SUCCESS!" in runs[-1].stdout, "Called with -verify and proof did fail" in runs[-1].stderr
         assert proved == (runs[-1].returncode == 0, runs[-1].returncode != 0), runs[-1].stdout[-2000:]
     return all(run.returncode == 0 for run in runs)
